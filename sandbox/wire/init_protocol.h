@@ -23,7 +23,7 @@ enum class InitRequest : std::uint32_t {
   // raw run id (16), bytes command, bytes cwd ("" = /workspace), bytes stdin, u64 deadline_ns,
   // u64 kill_by_ns, u32 stream_cap, u32 env_count, {bytes name, bytes value}*
   command = 2,
-  attach = 3,  // raw run id (16)
+  attach = 3,  // raw run id (16), u8 follow. 0: what is there now, closed by `done` or, if it still runs, by `ok`
   cancel = 4,  // raw run id (16) -> ok | refused(run_not_found). The run ends as `cancelled`
   stats = 5,   // nothing -> stats
   ping = 6,    // nothing -> ok
@@ -51,7 +51,7 @@ inline constexpr std::uint32_t kInEndOfData = 65;  // nothing
 enum class InitReply : std::uint32_t {
   ok = 1,       // nothing
   refused = 2,  // u32 Refusal, u32 errno, u32 Stage, bytes detail
-  accepted = 3, // u32 position in the queue (0 = starts now)
+  accepted = 3, // u32 position in the queue (0 = starts now), bytes language (empty for a command)
   output = 4,   // u8 stream (1 stdout, 2 stderr), raw bytes
   result = 5,   // u8 is_main_result, u32 count, {bytes mime, bytes data}*  binary MIME types are base64
   error = 6,    // bytes name, bytes value, u32 count, {bytes traceback line}*

@@ -1,0 +1,376 @@
+// The kernel's state machine. Everything an interpreter says is hostile: frames are
+// bounded, unknown ones end it, and nothing it says decides about time, memory or status.
+#include "sandbox/init/kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "sandbox/sys/clock.h"
+#include "sandbox/sys/syscalls.h"
+
+namespace codespace::init {
+namespace {
+
+using wire::KilledBy;
+using wire::Outcome;
+using wire::Refusal;
+using wire::Stage;
+
+constexpr std::uint32_t kExecute = 1;  // images/kernels/PROTOCOL.md
+constexpr std::uint32_t kReady = 16;
+constexpr std::uint32_t kResult = 17;
+constexpr std::uint32_t kError = 18;
+constexpr std::uint32_t kDone = 19;
+
+/// Between the interrupt and the kill, but never beyond the run's kill_by.
+constexpr std::uint64_t kGraceNs = 500 * sys::kNsPerMs;
+constexpr std::uint64_t kSweepNs = 2 * sys::kNsPerMs;
+/// Rounds of killing strays next to a living interpreter before it is taken down with them.
+constexpr int kMaxSweeps = 250;
+
+std::vector<std::string> read_argv(const std::string& language) {
+  for (const char c : language) {
+    if ((c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_') return {};
+  }
+  if (language.empty() || language.size() > 32) return {};
+  const std::string text = sys::read_file_at(AT_FDCWD, ("/opt/codespace/kernels/" + language + "/argv").c_str());
+  std::vector<std::string> argv;
+  std::size_t at = 0;
+  while (at < text.size()) {
+    std::size_t end = text.find('\n', at);
+    if (end == std::string::npos) end = text.size();
+    if (end > at) argv.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return argv;
+}
+
+}  // namespace
+
+Kernel::Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name)
+    : loop_(loop), reaper_(reaper), backend_(backend), language_(std::move(language)), name_(std::move(name)),
+      argv_(read_argv(language_)), stdout_(loop), stderr_(loop) {}
+
+void Kernel::submit(std::shared_ptr<Run> run) {
+  if (queue_.size() >= kMaxQueued)
+    return run->refuse(Refusal::overloaded, 0, Stage::none, "the kernel's queue of 32 runs is full");
+  run->accept(static_cast<std::uint32_t>(load()));
+  queue_.push_back(run);
+  run->queue_timer = loop_.at(run->request().deadline_ns, [this, run] { on_queue_deadline(run); });
+  next();
+}
+
+void Kernel::on_queue_deadline(const std::shared_ptr<Run>& run) {
+  const auto found = std::find(queue_.begin(), queue_.end(), run);
+  if (found == queue_.end()) return;
+  queue_.erase(found);
+  run->refuse(Refusal::queue_timeout, 0, Stage::none, "its deadline passed before the kernel was free");
+}
+
+void Kernel::next() {
+  if (current_ || queue_.empty()) return;
+  if (state_ == State::absent) return start();
+  if (state_ != State::idle) return;
+  const std::shared_ptr<Run> run = queue_.front();
+  queue_.pop_front();
+  begin(run);
+}
+
+void Kernel::start() {
+  SpawnError error;
+  group_ = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+  if (!group_->ok()) return fail_start({Stage::spawn_cgroup, errno});
+  int pair[2];
+  sys::UniqueFd out_writer;
+  sys::UniqueFd err_writer;
+  sys::UniqueFd out_reader;
+  sys::UniqueFd err_reader;
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return fail_start({Stage::spawn_pipe, errno});
+  control_.reset(pair[0]);
+  const sys::UniqueFd driver_end(pair[1]);
+  if (!make_pipe(out_reader, out_writer) || !make_pipe(err_reader, err_writer))
+    return fail_start({Stage::spawn_pipe, errno});
+
+  SpawnSpec spec;
+  spec.argv = argv_;
+  spec.env = queue_.front()->request().env;
+  spec.group = group_.get();
+  spec.stdout_fd = out_writer.get();
+  spec.stderr_fd = err_writer.get();
+  spec.control_fd = driver_end.get();
+  auto spawned = spawn(spec);
+  if (!spawned) return fail_start({Stage::spawn_fork, errno});
+  spawned_ = std::move(*spawned);
+  state_ = State::starting;
+  reaper_.expect(spawned_.pid, [this](const ExitFacts& facts) { on_exit(facts); });
+  (void)::fcntl(control_.get(), F_SETFL, O_NONBLOCK);
+  loop_.add(control_.get(), EPOLLIN, [this](std::uint32_t events) { on_control(events); });
+  stdout_.open(std::move(out_reader));
+  stderr_.open(std::move(err_reader));
+  // The first run does not wait for `ready`: its code is sent at once and read by the
+  // driver when it is up. One round trip less, and its deadline covers the start.
+  const std::shared_ptr<Run> run = queue_.front();
+  queue_.pop_front();
+  begin(run);
+}
+
+void Kernel::fail_start(const SpawnError& error) {
+  control_.reset();
+  group_.reset();
+  state_ = State::absent;
+  // Nothing would be different for the next in the queue, so all hear the same.
+  auto waiting = std::move(queue_);
+  queue_.clear();
+  if (current_) waiting.push_front(current_);
+  current_.reset();
+  for (const auto& run : waiting) {
+    loop_.cancel(run->queue_timer);
+    run->refuse(Refusal::kernel_failed, error.sys_errno, error.stage, "the interpreter for " + language_ + " did not start");
+  }
+}
+
+void Kernel::begin(const std::shared_ptr<Run>& run) {
+  current_ = run;
+  loop_.cancel(run->queue_timer);
+  const std::uint64_t now = sys::monotonic_ns();
+  run->started_ns = now;
+  run->done.started_wall_ms = sys::wall_ms();
+  run->done.execution_count = ++execution_count_;
+  if (had_context_) run->done.flags |= wire::kContextReset;
+  had_context_ = false;
+  said_done_ = false;
+  force_killed_ = false;
+  // What ran in the background before stays when this run is cleaned up.
+  earlier_ = state_ == State::starting ? std::vector<pid_t>{} : group_->members();
+  cpu_before_ = state_ == State::starting ? 0 : group_->cpu_ns();
+  oom_before_ = group_->oom_kills();
+  if (state_ != State::starting) {
+    group_->reset_memory_peak();
+    // Late output of an earlier run's left-overs belongs to nobody.
+    stdout_.drain();
+    stderr_.drain();
+    state_ = State::busy;
+    run->sent_ns = now;
+  }
+  stdout_.set_sink([run](std::string_view bytes) { run->add_output(1, bytes); });
+  stderr_.set_sink([run](std::string_view bytes) { run->add_output(2, bytes); });
+
+  wire::Writer w;
+  w.u32(execution_count_);
+  w.raw(run->request().code);
+  outbound_ = w.frame(kExecute);
+  outbound_sent_ = 0;
+  flush_control();
+  deadline_timer_ = loop_.at(run->request().deadline_ns, [this, run] {
+    if (current_ != run) return;
+    run->deadline_hit = true;
+    interrupt(run);
+  });
+}
+
+void Kernel::flush_control() {
+  while (control_ && outbound_sent_ < outbound_.size()) {
+    const ssize_t n = ::send(control_.get(), outbound_.data() + outbound_sent_, outbound_.size() - outbound_sent_,
+                             MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0) {
+      if (errno == EAGAIN || errno == EINTR) break;
+      return;  // the driver closed its end: its exit, or the deadline, tells the rest
+    }
+    outbound_sent_ += static_cast<std::size_t>(n);
+  }
+  const bool pending = outbound_sent_ < outbound_.size();
+  if (control_) loop_.modify(control_.get(), pending ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+void Kernel::on_control(std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0) flush_control();
+  char buffer[64 * 1024];
+  const ssize_t n = ::recv(control_.get(), buffer, sizeof buffer, MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n <= 0) {
+    // Without a control channel there is no kernel, whatever the process still does.
+    loop_.remove(control_.get());
+    control_.reset();
+    return kill_kernel();
+  }
+  inbound_.insert(inbound_.end(), buffer, buffer + n);
+  std::size_t at = 0;
+  while (inbound_.size() - at >= wire::kHeaderSize) {
+    wire::FrameHeader header;
+    std::memcpy(&header, inbound_.data() + at, sizeof header);
+    if (header.length > wire::kMaxFrame || header.type < kReady || header.type > kDone) {
+      inbound_.clear();
+      return kill_kernel();  // not our driver any more
+    }
+    if (inbound_.size() - at < wire::kHeaderSize + header.length) break;
+    on_frame(header.type, {inbound_.data() + at + wire::kHeaderSize, header.length});
+    if (!control_ || inbound_.empty()) return;  // the frame ended the kernel
+    at += wire::kHeaderSize + header.length;
+  }
+  inbound_.erase(inbound_.begin(), inbound_.begin() + static_cast<std::ptrdiff_t>(at));
+}
+
+void Kernel::on_frame(std::uint32_t type, std::string_view payload) {
+  if (type == kReady) {
+    if (state_ != State::starting) return;
+    state_ = State::busy;
+    if (current_) current_->sent_ns = sys::monotonic_ns();
+    return;
+  }
+  if (!current_ || said_done_) return;  // between runs nothing it says means anything
+  // Frames and output travel on different channels: take in first what was written before.
+  if (type == kResult) current_->add_result(payload);
+  if (type == kError) current_->add_error(payload);
+  if (type == kDone) {
+    said_done_ = true;
+    current_->ended_ns = sys::monotonic_ns();
+    after_done();
+  }
+}
+
+void Kernel::after_done() {
+  stdout_.drain();
+  stderr_.drain();
+  loop_.cancel(kill_timer_);
+  if (current_->deadline_hit || current_->cancel_requested) {
+    // The interpreter obeyed; what else this run started still has to go.
+    sweep_rounds_ = 0;
+    return kill_strays();
+  }
+  complete(nullptr);
+}
+
+void Kernel::kill_strays() {
+  std::vector<pid_t> spare = earlier_;
+  spare.push_back(spawned_.pid);
+  if (group_->kill_all_but(spare)) {
+    group_->allow_forks();
+    return complete(nullptr);
+  }
+  if (++sweep_rounds_ > kMaxSweeps) return kill_kernel();
+  sweep_timer_ = loop_.at(sys::monotonic_ns() + kSweepNs, [this] { kill_strays(); });
+}
+
+void Kernel::interrupt(const std::shared_ptr<Run>& run) {
+  if (current_ != run || state_ == State::dying) return;
+  (void)::kill(spawned_.pid, SIGINT);
+  (void)::kill(spawned_.pid, SIGCONT);  // a stopped interpreter takes its interrupt only then
+  const std::uint64_t now = sys::monotonic_ns();
+  const std::uint64_t latest = run->request().kill_by_ns > kGraceNs ? run->request().kill_by_ns - kGraceNs / 2 : now;
+  kill_timer_ = loop_.at(std::min(now + kGraceNs, std::max(now, latest)), [this, run] {
+    if (current_ == run) kill_kernel();
+  });
+}
+
+void Kernel::cancel(const std::shared_ptr<Run>& run) {
+  if (run->finished()) return;
+  run->cancel_requested = true;
+  if (current_ == run) return interrupt(run);
+  const auto found = std::find(queue_.begin(), queue_.end(), run);
+  if (found == queue_.end()) return;
+  queue_.erase(found);
+  loop_.cancel(run->queue_timer);
+  run->done.outcome = Outcome::cancelled;
+  run->done.killed_by = KilledBy::client;
+  run->finish();
+}
+
+void Kernel::kill_kernel() {
+  if (state_ == State::absent || state_ == State::dying) return;
+  state_ = State::dying;
+  force_killed_ = true;
+  (void)::kill(spawned_.pid, SIGKILL);
+  (void)group_->kill_all_but({});
+}
+
+void Kernel::on_exit(const ExitFacts& facts) {
+  if (current_ && current_->ended_ns == 0) current_->ended_ns = sys::monotonic_ns();
+  if (const auto error = spawn_error(spawned_)) {
+    loop_.cancel(deadline_timer_);
+    if (control_) loop_.remove(control_.get());
+    stdout_.close();
+    stderr_.close();
+    return fail_start(*error);
+  }
+  death_ = facts;
+  state_ = State::dying;
+  sweep_rounds_ = 0;
+  finish_dying();
+}
+
+/// The interpreter is gone; what it started must follow before anybody hears of it.
+void Kernel::finish_dying() {
+  if (!group_->kill_all_but({})) {
+    sweep_timer_ = loop_.at(sys::monotonic_ns() + kSweepNs, [this] { finish_dying(); });
+    return;
+  }
+  stdout_.drain();
+  stderr_.drain();
+  stdout_.close();
+  stderr_.close();
+  if (control_) {
+    // A last word that arrived before the death: results and errors count, status does not.
+    loop_.remove(control_.get());
+    control_.reset();
+  }
+  inbound_.clear();
+  loop_.cancel(kill_timer_);
+  complete(&death_);
+}
+
+void Kernel::complete(const ExitFacts* death) {
+  loop_.cancel(deadline_timer_);
+  loop_.cancel(kill_timer_);
+  stdout_.set_sink(nullptr);
+  stderr_.set_sink(nullptr);
+  const std::shared_ptr<Run> run = std::move(current_);
+  current_.reset();
+  if (run) {
+    wire::RunDone& done = run->done;
+    const std::uint64_t now = sys::monotonic_ns();
+    const std::uint64_t sent = run->sent_ns != 0 ? run->sent_ns : run->ended_ns;
+    done.queue_ns = run->started_ns - run->created_ns;
+    done.spawn_ns = sent - run->started_ns;
+    done.run_ns = run->ended_ns > sent ? run->ended_ns - sent : 0;
+    done.collect_ns = now - run->ended_ns;
+    done.cpu_ns = group_->cpu_ns() - cpu_before_;
+    done.memory_peak_bytes = group_->memory_peak_bytes();
+    done.pids_peak = group_->pids_peak();
+    const bool memory = group_->oom_kills() > oom_before_;
+    if (death != nullptr && !(said_done_ && !force_killed_)) {
+      done.exit_code = death->code;
+      done.signal = static_cast<std::uint32_t>(death->signal);
+    }
+    if (run->cancel_requested) {
+      done.outcome = Outcome::cancelled;
+      done.killed_by = KilledBy::client;
+    } else if (run->deadline_hit) {
+      done.outcome = Outcome::timed_out;
+      done.killed_by = KilledBy::deadline;
+    } else if (death != nullptr && !said_done_) {
+      done.outcome = memory ? Outcome::out_of_memory : Outcome::kernel_died;
+      done.killed_by = memory ? KilledBy::memory : death->signal != 0 ? KilledBy::signal : KilledBy::none;
+    } else {
+      done.outcome = run->errored ? Outcome::error : Outcome::ok;
+    }
+  }
+  if (death != nullptr) {
+    group_.reset();
+    spawned_ = {};
+    state_ = State::absent;
+    had_context_ = true;
+    execution_count_ = 0;
+  } else {
+    state_ = State::idle;
+  }
+  if (run) run->finish();
+  next();
+}
+
+}  // namespace codespace::init

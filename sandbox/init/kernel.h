@@ -1,0 +1,98 @@
+// A kernel: a persistent interpreter and its queue of runs. States:
+//
+//   absent -> starting -> idle <-> busy -> (killed or died) -> absent
+//
+// One run at a time; the others wait in order, bounded. The interpreter is started by the
+// first run that needs it. When it ends, for whatever reason, the run it was busy with gets
+// the truth from the wait status and the control group, everything it left behind is
+// killed, and the next run starts a new one and is told that the context was reset.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sandbox/init/event_loop.h"
+#include "sandbox/init/output_pipe.h"
+#include "sandbox/init/reaper.h"
+#include "sandbox/init/run.h"
+#include "sandbox/init/run_group.h"
+#include "sandbox/init/spawn.h"
+
+namespace codespace::init {
+
+/// Runs that may wait for one kernel beside the one it is busy with.
+inline constexpr std::size_t kMaxQueued = 32;
+
+class Kernel {
+ public:
+  Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name);
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+
+  /// False if the image has no such language.
+  [[nodiscard]] bool exists() const { return !argv_.empty(); }
+  /// Takes the run, which ends as finished or refused.
+  void submit(std::shared_ptr<Run> run);
+  /// Ends a queued or current run as cancelled.
+  void cancel(const std::shared_ptr<Run>& run);
+  [[nodiscard]] bool alive() const { return state_ != State::absent; }
+  [[nodiscard]] std::size_t load() const { return queue_.size() + (current_ ? 1 : 0); }
+
+ private:
+  enum class State { absent, starting, idle, busy, dying };
+
+  void next();
+  void start();
+  void begin(const std::shared_ptr<Run>& run);
+  void on_queue_deadline(const std::shared_ptr<Run>& run);
+  void on_control(std::uint32_t events);
+  void on_frame(std::uint32_t type, std::string_view payload);
+  void flush_control();
+  void interrupt(const std::shared_ptr<Run>& run);
+  void kill_kernel();
+  void on_exit(const ExitFacts& facts);
+  void after_done();
+  void kill_strays();
+  void complete(const ExitFacts* death);
+  void finish_dying();
+  void fail_start(const SpawnError& error);
+
+  EventLoop& loop_;
+  Reaper& reaper_;
+  CgroupBackend backend_;
+  std::string language_;
+  std::string name_;
+  std::vector<std::string> argv_;
+
+  State state_ = State::absent;
+  std::deque<std::shared_ptr<Run>> queue_;
+  std::shared_ptr<Run> current_;
+  bool had_context_ = false;      // an earlier interpreter existed: the next run says context_reset
+  std::uint32_t generation_ = 0;
+  std::uint32_t execution_count_ = 0;
+
+  std::unique_ptr<RunGroup> group_;
+  Spawned spawned_;
+  sys::UniqueFd control_;
+  std::vector<char> inbound_;
+  std::vector<char> outbound_;
+  std::size_t outbound_sent_ = 0;
+  OutputPipe stdout_;
+  OutputPipe stderr_;
+
+  // Of the current run.
+  std::vector<pid_t> earlier_;    // members of the group that this run did not start
+  std::uint64_t cpu_before_ = 0;
+  std::uint64_t oom_before_ = 0;
+  bool said_done_ = false;
+  bool force_killed_ = false;
+  EventLoop::TimerId deadline_timer_ = 0;
+  EventLoop::TimerId kill_timer_ = 0;
+  EventLoop::TimerId sweep_timer_ = 0;
+  int sweep_rounds_ = 0;
+  ExitFacts death_;
+};
+
+}  // namespace codespace::init

@@ -1,0 +1,125 @@
+// Run groups on both versions of control groups. v1 keeps a directory in each of three
+// hierarchies (memory, pids, cpuacct); v2 has them in one.
+#include "sandbox/init/run_group.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "sandbox/sys/syscalls.h"
+#include "sandbox/wire/setup_protocol.h"
+
+namespace codespace::init {
+namespace {
+
+int base(CgroupBackend backend, int controller) {
+  return wire::kInitCgroupFd + (backend == CgroupBackend::v2 ? 0 : controller);
+}
+
+}  // namespace
+
+RunGroup::RunGroup(CgroupBackend backend, std::string name) : backend_(backend), name_(std::move(name)) {
+  const int count = backend == CgroupBackend::v2 ? 1 : 3;
+  for (int c = 0; c < count; ++c) {
+    if (::mkdirat(base(backend, c), name_.c_str(), 0755) != 0) return;
+    dirs_[static_cast<size_t>(c)].reset(
+        ::openat(base(backend, c), name_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!dirs_[static_cast<size_t>(c)]) return;
+  }
+  if (backend == CgroupBackend::v2) peak_.reset(::openat(dir(memory), "memory.peak", O_RDWR | O_CLOEXEC));
+  ok_ = true;
+}
+
+RunGroup::~RunGroup() {
+  const int count = backend_ == CgroupBackend::v2 ? 1 : 3;
+  for (int c = 0; c < count; ++c) (void)::unlinkat(base(backend_, c), name_.c_str(), AT_REMOVEDIR);
+}
+
+int RunGroup::dir(Controller controller) const {
+  return dirs_[backend_ == CgroupBackend::v2 ? 0 : static_cast<size_t>(controller)].get();
+}
+
+bool RunGroup::join_self() const {
+  const int count = backend_ == CgroupBackend::v2 ? 1 : 3;
+  for (int c = 0; c < count; ++c) {
+    if (!sys::write_file_at(dirs_[static_cast<size_t>(c)].get(), "cgroup.procs", "0")) return false;
+  }
+  return true;
+}
+
+std::vector<pid_t> RunGroup::members() const {
+  std::vector<pid_t> pids_found;
+  const std::string text = sys::read_file_at(dir(pids), "cgroup.procs", 1 << 20);
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const std::size_t end = text.find('\n', at);
+    if (end == std::string::npos) break;
+    const auto pid = static_cast<pid_t>(sys::parse_number(std::string_view(text).substr(at, end - at)));
+    if (pid > 1) pids_found.push_back(pid);
+    at = end + 1;
+  }
+  return pids_found;
+}
+
+bool RunGroup::kill_all_but(const std::vector<pid_t>& spare) {
+  if (spare.empty() && backend_ == CgroupBackend::v2) {
+    (void)sys::write_file_at(dir(pids), "cgroup.kill", "1");
+  } else {
+    (void)sys::write_file_at(dir(pids), "pids.max", "0");
+  }
+  bool left = false;
+  for (const pid_t pid : members()) {
+    if (std::find(spare.begin(), spare.end(), pid) != spare.end()) continue;
+    left = true;
+    (void)::kill(pid, SIGKILL);
+  }
+  return !left;
+}
+
+void RunGroup::allow_forks() { (void)sys::write_file_at(dir(pids), "pids.max", "max"); }
+
+void RunGroup::signal_all(int signal) const {
+  for (const pid_t pid : members()) (void)::kill(pid, signal);
+}
+
+std::string RunGroup::number_text(Controller controller, const char* file) const {
+  return sys::read_file_at(dir(controller), file);
+}
+
+std::uint64_t RunGroup::cpu_ns() const {
+  if (backend_ == CgroupBackend::v2) return sys::parse_keyed_number(number_text(cpuacct, "cpu.stat"), "usage_usec") * 1000;
+  return sys::parse_number(number_text(cpuacct, "cpuacct.usage"));
+}
+
+std::uint64_t RunGroup::memory_peak_bytes() const {
+  if (backend_ == CgroupBackend::v1) return sys::parse_number(number_text(memory, "memory.max_usage_in_bytes"));
+  if (!peak_) return sys::parse_number(number_text(memory, "memory.peak"));
+  char text[32];
+  const ssize_t n = ::pread(peak_.get(), text, sizeof text, 0);
+  return n <= 0 ? 0 : sys::parse_number(std::string_view(text, static_cast<size_t>(n)));
+}
+
+std::uint32_t RunGroup::pids_peak() const {
+  const std::string text = number_text(pids, "pids.peak");  // Linux 6.1
+  if (!text.empty()) return static_cast<std::uint32_t>(sys::parse_number(text));
+  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+}
+
+std::uint64_t RunGroup::oom_kills() const {
+  const char* file = backend_ == CgroupBackend::v2 ? "memory.events" : "memory.oom_control";
+  return sys::parse_keyed_number(number_text(memory, file), "oom_kill");
+}
+
+void RunGroup::reset_memory_peak() {
+  if (backend_ == CgroupBackend::v1) {
+    (void)sys::write_file_at(dir(memory), "memory.max_usage_in_bytes", "0");
+  } else if (peak_) {
+    // EINVAL before Linux 6.12: the peak is then the group's since its start.
+    [[maybe_unused]] const ssize_t reset = ::pwrite(peak_.get(), "reset", 5, 0);
+  }
+}
+
+}  // namespace codespace::init

@@ -1,0 +1,212 @@
+// See server.h. Only the gateway can reach the listening socket, which lies outside the
+// session; its frames are checked all the same, because it parses strangers' bytes.
+#include "sandbox/init/server.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "sandbox/init/file_ops.h"
+#include "sandbox/sys/clock.h"
+
+namespace codespace::init {
+namespace {
+
+using wire::InitReply;
+using wire::InitRequest;
+using wire::Refusal;
+
+constexpr std::size_t kMaxConnections = 512;
+constexpr std::uint64_t kRequestTimeoutNs = 30 * sys::kNsPerSecond;
+constexpr std::uint32_t kMaxEnv = 1024;
+
+bool read_id(wire::Reader& r, wire::RunId& id) {
+  for (auto& byte : id) byte = r.u8();
+  return r.ok();
+}
+
+}  // namespace
+
+Server::Server(EventLoop& loop, Session& session, sys::UniqueFd listener)
+    : loop_(loop), session_(session), listener_(std::move(listener)) {
+  loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { accept(); });
+}
+
+void Server::accept() {
+  for (;;) {
+    sys::UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd) return;
+    if (connections_.size() >= kMaxConnections) continue;  // closed at once; the gateway says overloaded
+    Connection& c = connections_.emplace_back();
+    c.fd = std::move(fd);
+    c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
+    loop_.add(c.fd.get(), EPOLLIN | EPOLLRDHUP, [this, &c](std::uint32_t events) { on_event(c, events); });
+    // The request is normally there already: one wait less.
+    read_request(c);
+  }
+}
+
+void Server::drop(Connection& c) {
+  if (c.fd) loop_.remove(c.fd.get());
+  loop_.cancel(c.timer);
+  if (c.run) std::erase(c.run->listeners, &c.on_log);
+  connections_.remove_if([&c](const Connection& other) { return &other == &c; });
+}
+
+void Server::on_event(Connection& c, std::uint32_t events) {
+  if (!c.requested) return read_request(c);
+  if ((events & EPOLLOUT) != 0) return pump(c);
+  // A client that hangs up stops following; its run goes on.
+  if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) return drop(c);
+}
+
+void Server::read_request(Connection& c) {
+  char buffer[64 * 1024];
+  for (;;) {
+    const ssize_t n = ::recv(c.fd.get(), buffer, sizeof buffer, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) return drop(c);
+    c.inbound.insert(c.inbound.end(), buffer, buffer + n);
+    if (c.inbound.size() < wire::kHeaderSize) continue;
+    wire::FrameHeader header;
+    std::memcpy(&header, c.inbound.data(), sizeof header);
+    if (header.length > wire::kMaxFrame) return drop(c);
+    const std::size_t whole = wire::kHeaderSize + header.length;
+    if (c.inbound.size() < whole) continue;
+    c.requested = true;
+    loop_.cancel(c.timer);
+    const std::vector<char> bytes = std::move(c.inbound);
+    c.inbound.clear();
+    return handle(c, header.type, {bytes.data() + wire::kHeaderSize, header.length},
+                  {bytes.data() + whole, bytes.size() - whole});
+  }
+}
+
+void Server::handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early) {
+  if (is_file_request(type)) {
+    if (!session_.serve_file(c.fd.get(), type, payload, early))
+      return refuse(c, Refusal::overloaded, "16 file operations of this session are under way");
+    return drop(c);  // the helper has it now
+  }
+  wire::Reader r({payload.data(), payload.size()});
+  switch (static_cast<InitRequest>(type)) {
+    case InitRequest::run: return handle_run(c, false, r);
+    case InitRequest::command: return handle_run(c, true, r);
+    case InitRequest::attach: return handle_attach(c, r);
+    case InitRequest::cancel: {
+      wire::RunId id{};
+      if (!read_id(r, id) || !r.done()) return refuse(c, Refusal::bad_request, "cancel");
+      if (!session_.cancel(id)) return refuse(c, Refusal::run_not_found, "");
+      return answer(c, InitReply::ok, {});
+    }
+    case InitRequest::ping: return answer(c, InitReply::ok, {});
+    case InitRequest::stats: {
+      wire::Writer w;
+      w.u32(session_.kernels_alive());
+      w.u32(session_.runs_active());
+      static constexpr const char* kMounts[] = {"/workspace", "/tmp", "/home/sandbox", "/dev/shm"};
+      w.u32(std::size(kMounts));
+      for (const char* mount : kMounts) {
+        struct statvfs s {};
+        (void)::statvfs(mount, &s);
+        w.bytes(mount);
+        w.u64((s.f_blocks - s.f_bfree) * s.f_frsize);
+        w.u64(s.f_blocks * s.f_frsize);
+        w.u64(s.f_files - s.f_ffree);
+        w.u64(s.f_files);
+      }
+      return answer(c, InitReply::stats, w);
+    }
+    default: return refuse(c, Refusal::bad_request, "unknown request");
+  }
+}
+
+void Server::handle_run(Connection& c, bool command, wire::Reader& r) {
+  RunRequest request;
+  request.is_command = command;
+  read_id(r, request.id);
+  if (command) {
+    request.code = r.bytes();
+    request.cwd = r.bytes();
+    request.stdin_data = r.bytes();
+  } else {
+    request.language = r.bytes();
+    request.context = r.bytes();
+    request.code = r.bytes();
+  }
+  request.deadline_ns = r.u64();
+  request.kill_by_ns = r.u64();
+  request.stream_cap = r.u32();
+  const std::uint32_t count = r.u32();
+  for (std::uint32_t i = 0; i < count && i < kMaxEnv && r.ok(); ++i) {
+    std::string name(r.bytes());
+    request.env.emplace_back(std::move(name), std::string(r.bytes()));
+  }
+  const auto has_nul = [](const std::string& s) { return s.find('\0') != std::string::npos; };
+  bool strings_fine = !has_nul(request.cwd) && !(command && has_nul(request.code));
+  for (const auto& [name, value] : request.env) strings_fine = strings_fine && !name.empty() && !has_nul(name) && !has_nul(value);
+  // The last line of defence of the 60 s promise: no deadline further away than that.
+  const std::uint64_t furthest = sys::monotonic_ns() + 61 * sys::kNsPerSecond;
+  if (!r.done() || count > kMaxEnv || request.stream_cap > kMaxStreamCap || !strings_fine ||
+      request.deadline_ns > furthest || request.kill_by_ns > furthest || request.kill_by_ns < request.deadline_ns)
+    return refuse(c, Refusal::bad_request, command ? "command" : "run");
+  follow(c, session_.start(std::move(request)));
+}
+
+void Server::handle_attach(Connection& c, wire::Reader& r) {
+  wire::RunId id{};
+  read_id(r, id);
+  c.follow = r.u8() != 0;
+  if (!r.done()) return refuse(c, Refusal::bad_request, "attach");
+  auto run = session_.find(id);
+  if (!run) return refuse(c, Refusal::run_not_found, "");
+  follow(c, std::move(run));
+}
+
+void Server::answer(Connection& c, InitReply type, const wire::Writer& w) {
+  c.reply = w.frame(static_cast<std::uint32_t>(type));
+  pump(c);
+}
+
+void Server::refuse(Connection& c, Refusal why, std::string_view detail) {
+  wire::Writer w;
+  w.u32(static_cast<std::uint32_t>(why));
+  w.u32(0);
+  w.u32(0);
+  w.bytes(detail);
+  answer(c, InitReply::refused, w);
+}
+
+void Server::follow(Connection& c, std::shared_ptr<Run> run) {
+  c.run = std::move(run);
+  if (!c.follow && !c.run->finished()) {
+    c.reply = c.run->log();
+    const std::vector<char> ok = wire::Writer().frame(static_cast<std::uint32_t>(InitReply::ok));
+    c.reply.insert(c.reply.end(), ok.begin(), ok.end());
+    c.run.reset();
+    return pump(c);
+  }
+  c.on_log = [this, &c] { pump(c); };
+  c.run->listeners.push_back(&c.on_log);
+  pump(c);
+}
+
+void Server::pump(Connection& c) {
+  const std::vector<char>& source = c.run ? c.run->log() : c.reply;
+  const bool complete = !c.run || c.run->finished();
+  while (c.sent < source.size()) {
+    const ssize_t n = ::send(c.fd.get(), source.data() + c.sent, source.size() - c.sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return loop_.modify(c.fd.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+    if (n < 0) return drop(c);
+    c.sent += static_cast<std::size_t>(n);
+  }
+  if (complete) return drop(c);
+  loop_.modify(c.fd.get(), EPOLLIN | EPOLLRDHUP);
+}
+
+}  // namespace codespace::init

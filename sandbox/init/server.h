@@ -1,0 +1,50 @@
+// Init's side of the channel to the gateway: accepts connections, reads one request from
+// each, and either answers, lets it follow a run's log, or hands it to a file helper.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "sandbox/init/event_loop.h"
+#include "sandbox/init/session.h"
+#include "sandbox/sys/unique_fd.h"
+
+namespace codespace::init {
+
+class Server {
+ public:
+  Server(EventLoop& loop, Session& session, sys::UniqueFd listener);
+
+ private:
+  struct Connection {
+    sys::UniqueFd fd;
+    std::vector<char> inbound;
+    bool requested = false;         // its one request was read
+    std::shared_ptr<Run> run;       // whose log it follows
+    bool follow = true;
+    std::size_t sent = 0;           // of the log, or of `reply`
+    std::vector<char> reply;
+    std::function<void()> on_log;
+    EventLoop::TimerId timer = 0;   // for the request to arrive
+  };
+
+  void accept();
+  void on_event(Connection& c, std::uint32_t events);
+  void read_request(Connection& c);
+  void handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early);
+  void handle_run(Connection& c, bool command, wire::Reader& r);
+  void handle_attach(Connection& c, wire::Reader& r);
+  void answer(Connection& c, wire::InitReply type, const wire::Writer& w);
+  void refuse(Connection& c, wire::Refusal why, std::string_view detail);
+  void follow(Connection& c, std::shared_ptr<Run> run);
+  void pump(Connection& c);
+  void drop(Connection& c);
+
+  EventLoop& loop_;
+  Session& session_;
+  sys::UniqueFd listener_;
+  std::list<Connection> connections_;
+};
+
+}  // namespace codespace::init

@@ -1,0 +1,134 @@
+// See session.h.
+#include "sandbox/init/session.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "sandbox/init/file_ops.h"
+#include "sandbox/sys/clock.h"
+#include "sandbox/sys/syscalls.h"
+
+namespace codespace::init {
+
+Session::Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend)
+    : loop_(loop), reaper_(reaper), backend_(backend) {}
+
+std::shared_ptr<Run> Session::find(const wire::RunId& id) const {
+  const auto found = runs_.find(id);
+  return found == runs_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<Run> Session::start(RunRequest request) {
+  if (auto existing = find(request.id)) return existing;
+  forget_old_runs();
+  auto run = std::make_shared<Run>(std::move(request));
+  run->created_ns = sys::monotonic_ns();
+  runs_.emplace(run->request().id, run);
+  order_.push_back(run->request().id);
+  if (run->request().is_command) {
+    start_command(run);
+  } else {
+    start_in_kernel(run);
+  }
+  return run;
+}
+
+void Session::start_command(const std::shared_ptr<Run>& run) {
+  if (commands_.size() >= kMaxCommands)
+    return run->refuse(wire::Refusal::overloaded, 0, wire::Stage::none,
+                       "64 commands of this session are running or left processes behind");
+  const std::uint64_t number = next_group_++;
+  auto command = std::make_unique<Command>(loop_, reaper_, backend_, "c" + std::to_string(number), run, [this, number] {
+    // Later: the command is still on the stack.
+    loop_.at(0, [this, number] { commands_.erase(number); });
+  });
+  Command& started = *command;
+  commands_.emplace(number, std::move(command));
+  started.start();
+}
+
+void Session::start_in_kernel(const std::shared_ptr<Run>& run) {
+  const std::string key = run->request().language + "/" + run->request().context;
+  auto found = kernels_.find(key);
+  if (found == kernels_.end()) {
+    if (kernels_.size() >= kMaxKernels)
+      return run->refuse(wire::Refusal::overloaded, 0, wire::Stage::none, "this session has 16 contexts already");
+    auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, run->request().language,
+                                           "k" + std::to_string(next_group_++));
+    if (!kernel->exists())
+      return run->refuse(wire::Refusal::unknown_language, 0, wire::Stage::none, run->request().language);
+    found = kernels_.emplace(key, std::move(kernel)).first;
+  }
+  found->second->submit(run);
+}
+
+bool Session::cancel(const wire::RunId& id) {
+  const auto run = find(id);
+  if (!run) return false;
+  if (run->finished()) return true;
+  if (run->request().is_command) {
+    for (const auto& [number, command] : commands_) {
+      if (command->run() == run) {
+        command->cancel();
+        break;
+      }
+    }
+    return true;
+  }
+  const auto kernel = kernels_.find(run->request().language + "/" + run->request().context);
+  if (kernel != kernels_.end()) kernel->second->cancel(run);
+  return true;
+}
+
+void Session::forget_old_runs() {
+  std::size_t bytes = 0;
+  for (const auto& [id, run] : runs_) bytes += run->log().size() + run->request().code.size() + run->request().stdin_data.size();
+  for (auto it = order_.begin(); it != order_.end() && (order_.size() > kMaxKeptRuns || bytes > kMaxKeptBytes);) {
+    const auto run = find(*it);
+    if (run && !run->finished()) {
+      ++it;
+      continue;
+    }
+    if (run) bytes -= run->log().size() + run->request().code.size() + run->request().stdin_data.size();
+    runs_.erase(*it);
+    it = order_.erase(it);
+  }
+}
+
+bool Session::serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early) {
+  if (file_helpers_ >= kMaxFileHelpers) return false;
+  const pid_t pid = ::fork();
+  if (pid < 0) return false;
+  if (pid == 0) {
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    // Nothing but the connection: no other client's, no kernel's channel, no cgroup.
+    constexpr int kConnection = 3;
+    if (connection != kConnection && ::dup2(connection, kConnection) < 0) ::_exit(2);
+    if (sys::close_range(kConnection + 1, ~0U) != 0) ::_exit(2);
+    serve_file_request(kConnection, type, payload, early);
+  }
+  ++file_helpers_;
+  const EventLoop::TimerId limit =
+      loop_.at(sys::monotonic_ns() + file_time_limit_ns(type), [pid] { (void)::kill(pid, SIGKILL); });
+  reaper_.expect(pid, [this, limit](const ExitFacts&) {
+    loop_.cancel(limit);
+    --file_helpers_;
+  });
+  return true;
+}
+
+std::uint32_t Session::kernels_alive() const {
+  std::uint32_t n = 0;
+  for (const auto& [key, kernel] : kernels_) n += kernel->alive() ? 1 : 0;
+  return n;
+}
+
+std::uint32_t Session::runs_active() const {
+  std::uint32_t n = 0;
+  for (const auto& [id, run] : runs_) n += run->finished() ? 0 : 1;
+  return n;
+}
+
+}  // namespace codespace::init

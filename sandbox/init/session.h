@@ -1,0 +1,59 @@
+// What init holds for its session: kernels, commands, the records of runs, file helpers.
+// One object, owned by main; single-threaded.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "sandbox/init/command.h"
+#include "sandbox/init/event_loop.h"
+#include "sandbox/init/kernel.h"
+#include "sandbox/init/reaper.h"
+#include "sandbox/init/run.h"
+
+namespace codespace::init {
+
+/// Bounds of a session; the request beyond is refused as overloaded, never queued without end.
+inline constexpr std::size_t kMaxCommands = 64;
+inline constexpr std::size_t kMaxKernels = 16;
+inline constexpr std::size_t kMaxFileHelpers = 16;
+/// Finished runs are kept for later `attach`, oldest dropped first beyond these.
+inline constexpr std::size_t kMaxKeptRuns = 256;
+inline constexpr std::size_t kMaxKeptBytes = 24U << 20;
+
+class Session {
+ public:
+  Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend);
+
+  /// Starts the run, or returns the existing one with that id: a retry never runs twice.
+  std::shared_ptr<Run> start(RunRequest request);
+  [[nodiscard]] std::shared_ptr<Run> find(const wire::RunId& id) const;
+  /// False if no run has this id.
+  bool cancel(const wire::RunId& id);
+
+  /// Forks a helper for a file request; it owns the connection from then on. False: overloaded.
+  bool serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
+
+  [[nodiscard]] std::uint32_t kernels_alive() const;
+  [[nodiscard]] std::uint32_t runs_active() const;
+
+ private:
+  void start_command(const std::shared_ptr<Run>& run);
+  void start_in_kernel(const std::shared_ptr<Run>& run);
+  void forget_old_runs();
+
+  EventLoop& loop_;
+  Reaper& reaper_;
+  CgroupBackend backend_;
+  std::map<std::string, std::unique_ptr<Kernel>> kernels_;  // "language/context"
+  std::unordered_map<std::uint64_t, std::unique_ptr<Command>> commands_;
+  std::uint64_t next_group_ = 1;
+  std::map<wire::RunId, std::shared_ptr<Run>> runs_;
+  std::deque<wire::RunId> order_;  // of runs_, oldest first
+  std::size_t file_helpers_ = 0;
+};
+
+}  // namespace codespace::init

@@ -1,0 +1,69 @@
+// The launcher's side of control groups: one directory tree per session, its limits, its
+// counters and its end. One interface, two backends, chosen once at start: v2 (unified) is
+// the first choice; v1 serves hosts whose controllers are mounted one hierarchy each.
+//
+// Layout of a session, the same in both:
+//   <base>/s<hex>          memory of the tenant plus init's reserve; cpu; freeze and kill
+//   <base>/s<hex>/user     memory and pids as asked for; delegated to init, which makes one
+//                          child group below it for each kernel and command
+// v2 puts init into s<hex>/init, because a v2 group with children has no processes.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "sandbox/sys/result.h"
+#include "sandbox/sys/unique_fd.h"
+#include "sandbox/wire/launcher_protocol.h"
+
+namespace codespace::launcher {
+
+/// Directories handed to init: what it needs to make, read, kill and remove run groups.
+/// v2 uses only `user[0]`; v1 has one per controller, in this order.
+struct DelegatedGroups {
+  static constexpr std::size_t kMax = 3;  // v1: memory, pids, cpuacct
+  std::array<sys::UniqueFd, kMax> user;
+  std::size_t count = 0;
+};
+
+struct CgroupUsage {
+  std::uint64_t memory_bytes = 0, memory_peak_bytes = 0, cpu_ns = 0, oom_kills = 0;
+  std::uint32_t pids = 0;
+};
+
+/// Memory init may use beside the tenant's limit: kept output of finished runs, file work.
+inline constexpr std::uint64_t kInitReserveBytes = 96ULL << 20;
+/// Processes init may have beside the tenant's limit: itself and its file helpers.
+inline constexpr std::uint32_t kInitReservePids = 40;
+
+class Cgroups {
+ public:
+  /// Finds a usable hierarchy, makes the base group, gives it to `owner` and removes what a
+  /// dead launcher of the same name left there. Needs the caller's starting privilege.
+  static Result<std::unique_ptr<Cgroups>> open(std::string_view name, uid_t owner, gid_t group);
+  virtual ~Cgroups() = default;
+
+  [[nodiscard]] virtual std::string_view backend() const = 0;  // "v1" or "v2"
+  /// Makes the groups and writes every limit, before any process exists.
+  virtual Result<void> create(std::string_view session, const wire::SessionLimits& limits,
+                              uid_t init_uid, gid_t init_gid) = 0;
+  virtual Result<DelegatedGroups> delegate(std::string_view session) = 0;
+  /// v2: the directory for CLONE_INTO_CGROUP (Linux 5.7), so that no process of the session ever ran
+  /// outside its limits. v1 has no such thing and gives none; join() must then follow the clone.
+  virtual sys::UniqueFd birth_group(std::string_view session) = 0;
+  virtual Result<void> join(std::string_view session, pid_t pid) = 0;
+  virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
+  virtual void kill(std::string_view session) = 0;
+  virtual CgroupUsage usage(std::string_view session) = 0;
+  /// True once every directory is gone; false while a dying process still holds one.
+  virtual bool remove(std::string_view session) = 0;
+  /// Removes the base group; the launcher's last act.
+  virtual void remove_base() = 0;
+};
+
+}  // namespace codespace::launcher

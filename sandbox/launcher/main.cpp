@@ -1,0 +1,465 @@
+// codespace-launcher: the only program here that ever held privilege.
+//
+// Theory of operation. Started as root, or as its service user with CAP_SETUID and
+// CAP_SETGID, it (1) makes its control group, loads codespace-init into a sealed memfd and
+// compiles the seccomp programs, (2) drops to the service user, (3) creates an outer user
+// namespace over its id range, after which it has no capability on the host, (4) moves into
+// a small root of its own. Then it serves fixed structs on <runtime>/launcher.sock, one
+// request per connection, from the gateway's group only. It is single-threaded, allocates
+// nothing by a peer's say-so, links no parser, and outlives the gateway.
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <list>
+
+#include "sandbox/launcher/confine_self.h"
+#include "sandbox/launcher/seccomp_policy.h"
+#include "sandbox/launcher/sessions.h"
+#include "sandbox/sys/clock.h"
+#include "sandbox/sys/syscalls.h"
+
+namespace codespace::launcher {
+namespace {
+
+using sys::UniqueFd;
+using wire::LauncherOp;
+using wire::LauncherReply;
+using wire::LauncherRequest;
+using wire::LauncherStatus;
+
+constexpr std::size_t kMaxPeers = 512;
+constexpr int kTickMs = 2;  // how soon a dying group is looked at again
+
+volatile sig_atomic_t stop_requested = 0;
+
+struct Options {
+  std::string runtime_dir;
+  std::string images_dir;
+  std::string init_path;
+  std::string user;
+  std::string group;
+  IdRange ids;
+};
+
+[[noreturn]] void usage(const char* mistake) {
+  ::fprintf(stderr,
+            "codespace-launcher: %s\n"
+            "usage: codespace-launcher --runtime DIR --images DIR --id-range FIRST:COUNT\n"
+            "                          [--user NAME --group NAME] [--init FILE]\n"
+            "  --runtime   holds launcher.sock and one directory per session\n"
+            "  --images    the image store, read only\n"
+            "  --id-range  subordinate user ids for the sessions, 16 each; nobody else may use them\n"
+            "  --user      service user to become when started as root; --group is the gateway's group\n",
+            mistake);
+  ::exit(2);
+}
+
+Options parse(int argc, char** argv) {
+  Options o;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view name = argv[i];
+    if (i + 1 >= argc) usage("an option lacks its value");
+    const char* value = argv[++i];
+    if (name == "--runtime") o.runtime_dir = value;
+    else if (name == "--images") o.images_dir = value;
+    else if (name == "--init") o.init_path = value;
+    else if (name == "--user") o.user = value;
+    else if (name == "--group") o.group = value;
+    else if (name == "--id-range") {
+      if (::sscanf(value, "%u:%u", &o.ids.first, &o.ids.count) != 2 || o.ids.first < 65536 || o.ids.count < kIdsPerSession ||
+          o.ids.first + static_cast<std::uint64_t>(o.ids.count) > 0xfffffffeULL)
+        usage("--id-range wants FIRST:COUNT with FIRST >= 65536 and COUNT >= 16");
+    } else usage("unknown option");
+  }
+  if (o.runtime_dir.empty() || o.images_dir.empty() || o.ids.count == 0) usage("--runtime, --images and --id-range are needed");
+  if (o.init_path.empty()) {
+    char self[512];
+    const ssize_t n = ::readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0) usage("cannot find myself; give --init");
+    const std::string_view path(self, static_cast<size_t>(n));
+    o.init_path = std::string(path.substr(0, path.rfind('/') + 1)) + "codespace-init";
+  }
+  return o;
+}
+
+[[noreturn]] void die(const Error& error) {
+  ::fprintf(stderr, "<3>cannot start: %s%s%s\n", error.what.c_str(), error.sys_errno != 0 ? ": " : "",
+            error.sys_errno != 0 ? ::strerror(error.sys_errno) : "");
+  ::exit(1);
+}
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) die(result.error());
+  if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+Identity resolve_identity(const Options& o) {
+  Identity id{::getuid(), ::getgid()};
+  if (!o.user.empty()) {
+    const passwd* pw = ::getpwnam(o.user.c_str());
+    if (pw == nullptr) die({ErrorCode::internal, Fault::server, 0, "no user " + o.user + "; create it (deploy/ has a sysusers file)"});
+    id = {pw->pw_uid, pw->pw_gid};
+  }
+  if (!o.group.empty()) {
+    const ::group* gr = ::getgrnam(o.group.c_str());
+    if (gr == nullptr) die({ErrorCode::internal, Fault::server, 0, "no group " + o.group + "; create it (deploy/ has a sysusers file)"});
+    id.gid = gr->gr_gid;
+  }
+  return id;
+}
+
+/// A memfd that nobody, this process included, can ever change again (memfd_create(2)).
+Result<UniqueFd> sealed(const char* name, std::string_view bytes) {
+  constexpr unsigned kMfdExec = 0x10;  // MFD_EXEC, Linux 6.3
+  UniqueFd memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | kMfdExec));
+  if (!memory) memory.reset(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!memory) return sys_error(errno, "memfd_create");
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::write(memory.get(), bytes.data() + done, bytes.size() - done);
+    if (n <= 0) return sys_error(errno, "fill memfd");
+    done += static_cast<std::size_t>(n);
+  }
+  if (::fchmod(memory.get(), 0555) != 0) return sys_error(errno, "chmod memfd");
+  if (::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    return sys_error(errno, "seal memfd");
+  // Hand out a read-only descriptor: a writable one makes execve(2) answer ETXTBSY.
+  const std::string path = "/proc/self/fd/" + std::to_string(memory.get());
+  UniqueFd reader(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!reader) return sys_error(errno, "reopen memfd");
+  return reader;
+}
+
+Result<UniqueFd> load_init(const std::string& path) {
+  const std::string program = sys::read_file_at(AT_FDCWD, path.c_str(), 64 << 20);
+  if (program.empty()) return sys_error(errno, "read " + path);
+  return sealed("codespace-init", program);
+}
+
+Result<UniqueFd> load_seccomp() {
+  auto programs = build_seccomp_programs();
+  if (!programs) return std::unexpected(programs.error());
+  std::string blob;
+  for (const auto* program : {&programs->a, &programs->b}) {
+    const auto size = static_cast<std::uint32_t>(program->size());
+    blob.append(reinterpret_cast<const char*>(&size), sizeof size);
+  }
+  for (const auto* program : {&programs->a, &programs->b})
+    blob.append(reinterpret_cast<const char*>(program->data()), program->size());
+  return sealed("codespace-seccomp", blob);
+}
+
+/// Removes what a launcher that died left below the runtime directory.
+void sweep_runtime(const std::string& sessions) {
+  const std::string listing = sessions;
+  UniqueFd dir(::open(listing.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir) return;
+  char buffer[8192];
+  for (;;) {
+    const long n = ::syscall(SYS_getdents64, dir.get(), buffer, sizeof buffer);
+    if (n <= 0) return;
+    for (long at = 0; at < n;) {
+      unsigned short length;
+      ::memcpy(&length, buffer + at + 16, sizeof length);
+      const char* name = buffer + at + 19;
+      if (name[0] != '.') {
+        (void)::unlinkat(dir.get(), (std::string(name) + "/init.sock").c_str(), 0);
+        (void)::unlinkat(dir.get(), name, AT_REMOVEDIR);
+      }
+      at += length;
+    }
+  }
+}
+
+/// Makes the runtime directory and takes its lock: one launcher per directory.
+UniqueFd prepare_runtime(const Options& o, const Identity& id) {
+  const auto make = [&](const std::string& path, mode_t mode) {
+    if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) die({ErrorCode::internal, Fault::server, errno, "mkdir " + path});
+    if (::geteuid() == 0 && (::chown(path.c_str(), id.uid, id.gid) != 0 || ::chmod(path.c_str(), mode) != 0))
+      die({ErrorCode::internal, Fault::server, errno, "give " + path + " to the service user"});
+  };
+  make(o.runtime_dir, 0750);
+  UniqueFd lock(::open((o.runtime_dir + "/launcher.lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+    die({ErrorCode::internal, Fault::server, errno, "another launcher serves " + o.runtime_dir});
+  make(o.runtime_dir + "/sessions", 0750);
+  sweep_runtime(o.runtime_dir + "/sessions");
+  return lock;
+}
+
+/// The name is a function of the runtime directory, so a restarted launcher finds, and ends,
+/// what its predecessor left, and never touches another instance's groups.
+std::string cgroup_name(const std::string& runtime_dir) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const char c : runtime_dir) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  char name[32];
+  ::snprintf(name, sizeof name, "codespace-%016llx", static_cast<unsigned long long>(hash));
+  return name;
+}
+
+// --- serving ------------------------------------------------------------------------------------
+
+struct Peer {
+  UniqueFd fd;
+  bool watching = false;
+  bool closed = false;
+  wire::SessionKey waiting_for{};  // create or kill whose outcome it wants
+  LauncherOp waiting_op{};
+};
+
+class Server {
+ public:
+  Server(Sessions& sessions, UniqueFd listener) : sessions_(sessions), listener_(std::move(listener)) {
+    sessions_.on_created = [this](const wire::SessionKey& key, const LauncherReply& reply) {
+      answer_waiting(key, LauncherOp::create, reply);
+    };
+    sessions_.on_gone = [this](const wire::SessionKey& key, const LauncherReply& end) {
+      LauncherReply ok = end;
+      ok.status = LauncherStatus::ok;
+      answer_waiting(key, LauncherOp::kill, ok);
+      for (Peer& peer : peers_) {
+        if (peer.watching) send(peer, end);
+      }
+    };
+  }
+
+  void run() {
+    while (stop_requested == 0) step();
+    // An orderly end takes every session along: without a launcher nobody could end them.
+    for (const auto& [key, session] : sessions_.all()) sessions_.kill(*session);
+    const std::uint64_t give_up = sys::monotonic_ns() + 10 * sys::kNsPerSecond;
+    while (!sessions_.all().empty() && sys::monotonic_ns() < give_up) step();
+  }
+
+ private:
+  void step() {
+    polled_.clear();
+    polled_.push_back({listener_.get(), static_cast<short>(peers_.size() < kMaxPeers ? POLLIN : 0), 0});
+    for (const Peer& peer : peers_) polled_.push_back({peer.fd.get(), POLLIN, 0});
+    const std::size_t first_session = polled_.size();
+    order_.clear();
+    for (const auto& [key, session] : sessions_.all()) {
+      order_.push_back(key);
+      polled_.push_back({session->pidfd ? session->pidfd.get() : -1, POLLIN, 0});
+      polled_.push_back({session->status ? session->status.get() : -1, POLLIN, 0});
+    }
+    const int n = ::poll(polled_.data(), polled_.size(), sessions_.needs_tick() ? kTickMs : -1);
+    if (n < 0 && errno != EINTR) die({ErrorCode::internal, Fault::server, errno, "poll"});
+    if (n > 0) {
+      for (std::size_t i = 0; i < order_.size(); ++i) {
+        Session* session = sessions_.find(order_[i]);
+        if (session == nullptr) continue;
+        if (polled_[first_session + 2 * i + 1].revents != 0 && session->status) sessions_.on_status(*session);
+        if (polled_[first_session + 2 * i].revents != 0 && session->pidfd) sessions_.on_exit(*session);
+      }
+      std::size_t i = 1;
+      for (Peer& peer : peers_) {
+        if (polled_[i++].revents != 0) serve(peer);
+      }
+      if (polled_[0].revents != 0) accept();
+    }
+    sessions_.on_tick();
+    peers_.remove_if([](const Peer& peer) { return peer.closed; });
+  }
+
+  void accept() {
+    Peer peer;
+    peer.fd.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!peer.fd) return;
+    ucred credentials{};
+    socklen_t size = sizeof credentials;
+    // The directory's modes let only the gateway's group connect; its uid may be anything the
+    // operator chose, but never an id of a session (those have no mapping outside our range).
+    if (::getsockopt(peer.fd.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0 || credentials.pid == 0) return;
+    peers_.push_back(std::move(peer));
+  }
+
+  void serve(Peer& peer) {
+    LauncherRequest request;
+    // MSG_TRUNC gives the real length, so a longer message is refused and not cut to fit.
+    const ssize_t n = ::recv(peer.fd.get(), &request, sizeof request, MSG_DONTWAIT | MSG_TRUNC);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0) {
+      peer.closed = true;
+      return;
+    }
+    if (n != static_cast<ssize_t>(sizeof request) || request.magic != wire::kLauncherMagic) {
+      LauncherReply reply;
+      reply.status = LauncherStatus::bad_request;
+      send(peer, reply);
+      peer.closed = true;
+      return;
+    }
+    handle(peer, request);
+  }
+
+  /// The table of operations; anything not in it is refused.
+  void handle(Peer& peer, const LauncherRequest& request) {
+    Session* session = sessions_.find(request.session);
+    LauncherReply unknown;
+    unknown.status = LauncherStatus::unknown_session;
+    unknown.session = request.session;
+    switch (request.op) {
+      case LauncherOp::create:
+        if (const auto refused = sessions_.create(request)) {
+          send(peer, *refused);
+        } else {
+          peer.waiting_for = request.session;
+          peer.waiting_op = LauncherOp::create;
+        }
+        return;
+      case LauncherOp::kill:
+        if (session == nullptr) return send(peer, unknown);
+        peer.waiting_for = request.session;
+        peer.waiting_op = LauncherOp::kill;
+        if (session->state == SessionState::starting) abandon_creation(*session);
+        sessions_.kill(*session);
+        return;
+      case LauncherOp::pause:
+      case LauncherOp::resume:
+        return send(peer, session == nullptr ? unknown : sessions_.freeze(*session, request.op == LauncherOp::pause));
+      case LauncherOp::stat:
+        return send(peer, session == nullptr || session->state != SessionState::running ? unknown : sessions_.describe(*session));
+      case LauncherOp::list: {
+        for (const auto& [key, listed] : sessions_.all()) {
+          if (listed->state == SessionState::running) send(peer, sessions_.describe(*listed));
+        }
+        LauncherReply end;
+        end.status = LauncherStatus::end_of_list;
+        return send(peer, end);
+      }
+      case LauncherOp::watch:
+        peer.watching = true;
+        return;
+    }
+    LauncherReply reply;
+    reply.status = LauncherStatus::bad_request;
+    send(peer, reply);
+    peer.closed = true;
+  }
+
+  void abandon_creation(const Session& session) {
+    LauncherReply reply;
+    reply.status = LauncherStatus::setup_failed;
+    reply.session = session.key;
+    reply.stage = wire::Stage::init_ready;
+    reply.sys_errno = ECANCELED;
+    answer_waiting(session.key, LauncherOp::create, reply);
+  }
+
+  void answer_waiting(const wire::SessionKey& key, LauncherOp op, const LauncherReply& reply) {
+    for (Peer& peer : peers_) {
+      if (peer.waiting_op == op && peer.waiting_for == key) {
+        peer.waiting_op = LauncherOp{};
+        send(peer, reply);
+      }
+    }
+  }
+
+  void send(Peer& peer, const LauncherReply& reply) {
+    // A list can outrun the socket's buffer; the gateway reads promptly, so wait a little.
+    for (int tries = 0; tries < 100; ++tries) {
+      if (::send(peer.fd.get(), &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof reply)) return;
+      if (errno != EAGAIN) break;
+      pollfd writable{peer.fd.get(), POLLOUT, 0};
+      (void)::poll(&writable, 1, 10);
+    }
+    peer.closed = true;
+  }
+
+  Sessions& sessions_;
+  UniqueFd listener_;
+  std::list<Peer> peers_;
+  std::vector<pollfd> polled_;
+  std::vector<wire::SessionKey> order_;
+};
+
+UniqueFd listen_launcher() {
+  UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ::snprintf(address.sun_path, sizeof address.sun_path, "/run/launcher.sock");
+  ::unlink(address.sun_path);
+  if (!listener || ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      ::chmod(address.sun_path, 0660) != 0 || ::listen(listener.get(), 256) != 0)
+    die({ErrorCode::internal, Fault::server, errno, "listen on launcher.sock"});
+  return listener;
+}
+
+void on_stop(int) { stop_requested = 1; }
+
+void set_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_stop;  // no SA_RESTART: poll must return
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGINT, &action, nullptr);
+  action.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &action, nullptr);
+  ::sigaction(SIGHUP, &action, nullptr);
+}
+
+/// The service manager's socket (sd_notify(3)), connected before the small root hides its path.
+UniqueFd connect_notify() {
+  const char* path = ::getenv("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  if (path == nullptr || ::strlen(path) >= sizeof address.sun_path) return {};
+  address.sun_family = AF_UNIX;
+  ::strcpy(address.sun_path, path);
+  if (path[0] == '@') address.sun_path[0] = 0;  // abstract
+  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + ::strlen(path));
+  if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) return {};
+  return fd;
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  const Identity identity = resolve_identity(options);
+  const UniqueFd notify = connect_notify();
+  ::umask(022);
+  ::clearenv();
+  const rlimit files{65536, 65536};
+  if (::setrlimit(RLIMIT_NOFILE, &files) != 0) {
+    rlimit current{};
+    ::getrlimit(RLIMIT_NOFILE, &current);
+    current.rlim_cur = current.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &current);
+  }
+
+  const UniqueFd lock = prepare_runtime(options, identity);
+  UniqueFd init_program = must(load_init(options.init_path));
+  UniqueFd seccomp = must(load_seccomp());
+  const auto cgroups = must(Cgroups::open(cgroup_name(options.runtime_dir), identity.uid, identity.gid));
+  must(drop_to_service_user(identity));
+  must(enter_outer_namespace(identity, options.ids));
+  must(enter_small_root(options.runtime_dir, options.images_dir));
+
+  set_signals();
+  Sessions sessions(*cgroups, options.ids.count, std::move(init_program), std::move(seccomp));
+  Server server(sessions, listen_launcher());
+  if (notify) (void)::send(notify.get(), "READY=1", 7, MSG_NOSIGNAL);
+  ::fprintf(stderr, "<6>ready cgroup=%s sessions_max=%u\n", cgroups->backend().data(), options.ids.count / kIdsPerSession);
+  server.run();
+  ::unlink("/run/launcher.sock");
+  cgroups->remove_base();
+  return 0;
+}
+
+}  // namespace codespace::launcher
+
+int main(int argc, char** argv) { return codespace::launcher::run(argc, argv); }

@@ -1,0 +1,261 @@
+// The flat list of steps from "cloned into seven fresh namespaces" to "exec of init".
+// Runs in the child, which is root of the session's user namespace and of nothing else.
+// Order matters throughout; where it is not obvious a comment says why.
+#include "sandbox/launcher/session_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sandbox/sys/syscalls.h"
+#include "sandbox/wire/setup_protocol.h"
+
+namespace codespace::launcher {
+namespace {
+
+using wire::Stage;
+
+int report_fd = -1;
+
+[[noreturn]] void fail(Stage stage) {
+  wire::SetupReport report;
+  report.stage = stage;
+  report.sys_errno = errno;
+  (void)::send(report_fd, &report, sizeof report, MSG_NOSIGNAL);
+  ::_exit(1);
+}
+
+void require(bool ok, Stage stage) {
+  if (!ok) fail(stage);
+}
+
+void wait_for_launcher(const ChildPlan& plan) {
+  char byte = 0;
+  ssize_t n;
+  do n = ::read(plan.go.get(), &byte, 1);
+  while (n < 0 && errno == EINTR);
+  if (n != 1) ::_exit(1);  // the launcher gave up or died; nobody listens
+}
+
+void mount_tmpfs(const char* target, uint64_t bytes, uint64_t inodes, const char* mode, bool tenant_owned) {
+  char options[160];
+  ::snprintf(options, sizeof options, "size=%llu,nr_inodes=%llu,mode=%s%s",
+             static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(inodes), mode,
+             tenant_owned ? ",uid=1000,gid=1000" : "");
+  require(::mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, options) == 0, Stage::mount_tmpfs);
+}
+
+void bind_read_only(const char* source, const char* target, Stage stage) {
+  require(::mount(source, target, nullptr, MS_BIND, nullptr) == 0, stage);
+  require(::mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                  nullptr) == 0,
+          stage);
+}
+
+void mount_file_systems(const ChildPlan& plan) {
+  require(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::mount_private);
+  // A bind of the template gives a mount that is ours: those inherited over the user
+  // namespace boundary are locked and cannot become a root.
+  require(::mount(plan.image_root, kNewRoot, nullptr, MS_BIND | MS_REC, nullptr) == 0, Stage::mount_root);
+  require(::chdir(kNewRoot) == 0, Stage::mount_root);
+
+  const wire::SessionLimits& l = plan.limits;
+  mount_tmpfs("workspace", l.workspace_bytes, l.inodes, "0755", true);
+  mount_tmpfs("tmp", l.scratch_bytes, l.inodes, "1777", false);
+  mount_tmpfs("home/sandbox", l.scratch_bytes, l.inodes, "0755", true);
+  mount_tmpfs("dev/shm", l.scratch_bytes, l.inodes, "1777", false);
+  require(::mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+                  "newinstance,ptmxmode=0666,mode=0620,max=64") == 0,
+          Stage::mount_dev);
+  // hidepid=ptraceable, Linux 5.8: a process sees itself and what it could trace, so not init.
+  require(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=ptraceable") == 0,
+          Stage::mount_proc);
+}
+
+/// Nested namespaces are refused by seccomp; this refuses them a second time. Written
+/// before /proc/sys becomes read-only.
+void forbid_nested_namespaces() {
+  for (const char* kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"}) {
+    char path[80];
+    ::snprintf(path, sizeof path, "proc/sys/user/max_%s_namespaces", kind);
+    const bool written = sys::write_file_at(AT_FDCWD, path, "0");
+    require(written || errno == ENOENT, Stage::limit_namespaces);
+  }
+}
+
+void mask_proc() {
+  for (const char* dir : {"proc/sys", "proc/bus", "proc/fs", "proc/irq"}) {
+    if (::access(dir, F_OK) == 0) bind_read_only(dir, dir, Stage::mask_proc);
+  }
+  for (const char* file :
+       {"proc/kcore", "proc/keys", "proc/key-users", "proc/timer_list", "proc/sched_debug", "proc/kallsyms",
+        "proc/kmsg", "proc/kpagecount", "proc/kpageflags", "proc/kpagecgroup", "proc/sysrq-trigger",
+        "proc/interrupts", "proc/latency_stats", "proc/cmdline", "proc/config.gz", "proc/iomem",
+        "proc/ioports", "proc/modules", "proc/softirqs", "proc/slabinfo", "proc/vmallocinfo",
+        "proc/zoneinfo", "proc/pagetypeinfo", "proc/diskstats", "proc/partitions"}) {
+    // The mask is an empty file the launcher made on its own tmpfs, not /dev/null, whose
+    // identity a mount race could forge (CVE-2025-31133).
+    if (::access(file, F_OK) == 0) bind_read_only(kEmptyFile, file, Stage::mask_proc);
+  }
+  for (const char* dir : {"proc/acpi", "proc/scsi", "proc/asound", "proc/driver", "proc/tty", "proc/pressure",
+                          "proc/dynamic_debug"}) {
+    if (::access(dir, F_OK) == 0) bind_read_only(kEmptyDir, dir, Stage::mask_proc);
+  }
+}
+
+void enter_root() {
+  // pivot_root(".", ".") stacks the old root on the new one, then the old is detached.
+  require(sys::pivot_root(".", ".") == 0, Stage::pivot_root);
+  require(::umount2(".", MNT_DETACH) == 0, Stage::pivot_root);
+  require(::chdir("/workspace") == 0, Stage::pivot_root);
+  char cwd[64];
+  // A working directory outside the root would read "(unreachable)..." (CVE-2024-21626).
+  require(::getcwd(cwd, sizeof cwd) != nullptr && cwd[0] == '/', Stage::pivot_root);
+}
+
+void raise_loopback() {
+  const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  require(s >= 0, Stage::network_loopback);
+  ifreq request{};
+  request.ifr_name[0] = 'l';
+  request.ifr_name[1] = 'o';
+  require(::ioctl(s, SIOCGIFFLAGS, &request) == 0, Stage::network_loopback);
+  request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP | IFF_RUNNING);
+  require(::ioctl(s, SIOCSIFFLAGS, &request) == 0, Stage::network_loopback);
+  ::close(s);
+}
+
+/// Puts the five kinds of descriptor at their numbers and closes everything else.
+void arrange_descriptors(const ChildPlan& plan) {
+  constexpr int kAway = 100;  // clear of every target number
+  int high[4 + DelegatedGroups::kMax];
+  int count = 0;
+  const auto stash = [&](const sys::UniqueFd& fd) {
+    const int moved = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, kAway);
+    require(moved >= 0, Stage::close_descriptors);
+    high[count++] = moved;
+  };
+  stash(plan.listener);
+  stash(plan.status);
+  stash(plan.seccomp);
+  stash(plan.init_program);
+  for (std::size_t i = 0; i < plan.groups.count; ++i) stash(plan.groups.user[i]);
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  require(null >= 0, Stage::close_descriptors);
+  for (int fd = 0; fd <= 2; ++fd) require(::dup2(null, fd) == fd, Stage::close_descriptors);
+  require(::dup2(high[0], wire::kInitListenFd) >= 0, Stage::close_descriptors);
+  require(::dup2(high[1], wire::kInitStatusFd) >= 0, Stage::close_descriptors);
+  require(::dup2(high[2], wire::kInitSeccompFd) >= 0, Stage::close_descriptors);
+  report_fd = wire::kInitStatusFd;
+  int next = wire::kInitCgroupFd;
+  for (std::size_t i = 0; i < plan.groups.count; ++i)
+    require(::dup2(high[4 + i], next++) >= 0, Stage::close_descriptors);
+  require(::dup3(high[3], wire::kInitProgramFd, O_CLOEXEC) >= 0, Stage::close_descriptors);
+  while (next < wire::kInitProgramFd) ::close(next++);
+  require(sys::close_range(wire::kInitProgramFd + 1, ~0U, CLOSE_RANGE_UNSHARE) == 0, Stage::close_descriptors);
+}
+
+void set_resource_limits() {
+  const struct {
+    __rlimit_resource resource;
+    rlim_t value;
+  } limits[] = {
+      {RLIMIT_NOFILE, 4096},
+      // 1, not 0: 0 does not stop a core_pattern pipe helper on the host, 1 does (core(5)).
+      {RLIMIT_CORE, 1},
+      {RLIMIT_MEMLOCK, 64 << 10},
+      {RLIMIT_MSGQUEUE, 800 << 10},
+      {RLIMIT_SIGPENDING, 4096},
+      {RLIMIT_RTPRIO, 0},
+      {RLIMIT_NICE, 0},
+  };
+  for (const auto& limit : limits) {
+    const rlimit value{limit.value, limit.value};
+    require(::setrlimit(limit.resource, &value) == 0, Stage::rlimits);
+  }
+  ::umask(022);
+}
+
+void reset_signals() {
+  struct sigaction action {};
+  action.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) (void)::sigaction(signal, &action, nullptr);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+bool set_capabilities(uint64_t keep, uint64_t inheritable) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  data[0].effective = data[0].permitted = static_cast<uint32_t>(keep);
+  data[0].inheritable = static_cast<uint32_t>(inheritable);
+  return ::syscall(SYS_capset, &header, data) == 0;
+}
+
+/// From root of the session's namespace to init's own user with three capabilities, for good.
+void become_init_user() {
+  // Both need CAP_SETPCAP, so they come before the change of user. NO_SETUID_FIXUP keeps the
+  // three capabilities over that change; NOROOT makes uid 0 mean nothing on any later exec.
+  constexpr unsigned long kBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                                  SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED;
+  require(::prctl(PR_SET_SECUREBITS, kBits, 0, 0, 0) == 0, Stage::securebits);
+  require(::setresgid(wire::kInitUid, wire::kInitUid, wire::kInitUid) == 0, Stage::become_init);
+  require(::setresuid(wire::kInitUid, wire::kInitUid, wire::kInitUid) == 0, Stage::become_init);
+  // Ambient capabilities are how a non-root program keeps any over exec (capabilities(7)).
+  constexpr uint64_t kSetpcap = 1U << CAP_SETPCAP;
+  require(set_capabilities(wire::kInitCapabilities | kSetpcap, wire::kInitCapabilities), Stage::become_init);
+  for (const int cap : {CAP_SETGID, CAP_SETUID, CAP_KILL})
+    require(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) == 0, Stage::become_init);
+  require(::prctl(PR_SET_SECUREBITS, kBits | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
+                  0, 0, 0) == 0,
+          Stage::securebits);
+  for (int cap = 0; ::prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; ++cap)
+    require(::prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0, Stage::bounding_set);
+  require(set_capabilities(wire::kInitCapabilities, wire::kInitCapabilities), Stage::become_init);
+  require(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, Stage::no_new_privs);
+}
+
+}  // namespace
+
+void become_session(const ChildPlan& plan) {
+  report_fd = plan.status.get();
+  wait_for_launcher(plan);
+  // The launcher is the "0" of its namespace; become the "0" of this session's.
+  require(::setresgid(0, 0, 0) == 0, Stage::become_root);
+  require(::setresuid(0, 0, 0) == 0, Stage::become_root);
+  require(::getgroups(0, nullptr) == 0, Stage::become_root);
+  require(::setsid() >= 0, Stage::become_root);
+  // Of all the host's processes, sessions are the first to go when its memory runs out.
+  require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "500") || errno == ENOENT || errno == EACCES,
+          Stage::oom_score);
+
+  mount_file_systems(plan);
+  forbid_nested_namespaces();
+  mask_proc();
+  enter_root();
+  require(::sethostname("sandbox", 7) == 0, Stage::hostname);
+  raise_loopback();
+  set_resource_limits();
+  reset_signals();
+  arrange_descriptors(plan);
+  become_init_user();
+
+  const char* argv[] = {"codespace-init", plan.cgroup_backend, nullptr};
+  const char* envp[] = {nullptr};
+  ::syscall(SYS_execveat, wire::kInitProgramFd, "", argv, envp, AT_EMPTY_PATH);
+  fail(Stage::exec_init);
+}
+
+}  // namespace codespace::launcher
