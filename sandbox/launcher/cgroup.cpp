@@ -176,17 +176,25 @@ class CgroupsV2 final : public Cgroups {
 
   std::string_view backend() const override { return "v2"; }
 
-  Result<void> create(std::string_view session, const wire::SessionLimits& limits, uid_t uid,
-                      gid_t gid) override {
+  Result<void> create(std::string_view session, uid_t uid, gid_t gid) override {
     const std::string g = session_group(session);
     const int b = base_.get();
     for (const std::string& path : {g, g + "/init", g + "/user"}) {
       if (auto made = make_group(b, path); !made) return made;
       // A group's children see a controller only after it was enabled in the parent.
-      if (path == g) {
-        if (auto on = write_limit(b, g + "/cgroup.subtree_control", "+memory +pids +cpu"); !on) return on;
-      }
+      if (path.ends_with("/init")) continue;
+      if (auto on = write_limit(b, path + "/cgroup.subtree_control", "+memory +pids +cpu"); !on) return on;
     }
+    if (auto given = give_group(b, g + "/user", uid, gid); !given) return given;
+    // Moving a process from init/ to user/x needs write access to the common ancestor too.
+    if (::fchownat(b, (g + "/cgroup.procs").c_str(), uid, gid, 0) != 0)
+      return sys_error(errno, "chown cgroup.procs of " + g);
+    return {};
+  }
+
+  Result<void> limit(std::string_view session, const wire::SessionLimits& limits) override {
+    const std::string g = session_group(session);
+    const int b = base_.get();
     const std::string quota = std::string(Decimal(limits.cpu_milli * 100ULL).view()) + " 100000";
     const struct {
       std::string file;
@@ -199,7 +207,6 @@ class CgroupsV2 final : public Cgroups {
         {g + "/user/memory.max", std::string(Decimal(limits.memory_bytes).view())},
         {g + "/user/memory.swap.max", "0"},
         {g + "/user/pids.max", std::string(Decimal(limits.pids).view())},
-        {g + "/user/cgroup.subtree_control", "+memory +pids +cpu"},
     };
     for (const auto& v : values) {
       if (auto written = write_limit(b, v.file, v.value); !written) {
@@ -208,10 +215,6 @@ class CgroupsV2 final : public Cgroups {
         return written;
       }
     }
-    if (auto given = give_group(b, g + "/user", uid, gid); !given) return given;
-    // Moving a process from init/ to user/x needs write access to the common ancestor too.
-    if (::fchownat(b, (g + "/cgroup.procs").c_str(), uid, gid, 0) != 0)
-      return sys_error(errno, "chown cgroup.procs of " + g);
     return {};
   }
 
@@ -227,7 +230,7 @@ class CgroupsV2 final : public Cgroups {
     return UniqueFd(open_dir_at(base_.get(), session_group(session) + "/init"));
   }
 
-  Result<void> join(std::string_view, pid_t) override { return {}; }  // born there
+  Result<void> join_self(std::string_view) override { return {}; }  // born there
 
   Result<void> freeze(std::string_view session, bool frozen) override {
     return write_limit(base_.get(), session_group(session) + "/cgroup.freeze", frozen ? "1" : "0");
@@ -312,8 +315,7 @@ class CgroupsV1 final : public Cgroups {
 
   std::string_view backend() const override { return "v1"; }
 
-  Result<void> create(std::string_view session, const wire::SessionLimits& limits, uid_t uid,
-                      gid_t gid) override {
+  Result<void> create(std::string_view session, uid_t uid, gid_t gid) override {
     const std::string g = session_group(session);
     for (std::size_t c = 0; c < kControllers; ++c) {
       if (auto made = make_group_once(c, g); !made) return made;
@@ -321,6 +323,11 @@ class CgroupsV1 final : public Cgroups {
       if (auto made = make_group_once(c, g + "/user"); !made) return made;
       if (auto given = give_group(dir(c), g + "/user", uid, gid); !given) return given;
     }
+    return {};
+  }
+
+  Result<void> limit(std::string_view session, const wire::SessionLimits& limits) override {
+    const std::string g = session_group(session);
     const std::string tenant(Decimal(limits.memory_bytes).view());
     const std::string whole(Decimal(limits.memory_bytes + kInitReserveBytes).view());
     const struct {
@@ -359,12 +366,9 @@ class CgroupsV1 final : public Cgroups {
 
   UniqueFd birth_group(std::string_view) override { return {}; }
 
-  Result<void> join(std::string_view session, pid_t pid) override {
+  Result<void> join_self(std::string_view session) override {
     for (std::size_t c = 0; c < kControllers; ++c) {
-      if (auto joined = write_limit(dir(c), session_group(session) + "/cgroup.procs",
-                                    Decimal(static_cast<uint64_t>(pid)).view());
-          !joined)
-        return joined;
+      if (auto joined = write_limit(dir(c), session_group(session) + "/cgroup.procs", "0"); !joined) return joined;
     }
     return {};
   }

@@ -3,10 +3,10 @@
 // the first choice; v1 serves hosts whose controllers are mounted one hierarchy each.
 //
 // Layout of a session, the same in both:
-//   <base>/s<hex>          memory of the tenant plus init's reserve; cpu; freeze and kill
-//   <base>/s<hex>/user     memory and pids as asked for; delegated to init, which makes one
+//   <base>/s<n>            memory of the tenant plus init's reserve; cpu; freeze and kill
+//   <base>/s<n>/user       memory and pids as asked for; delegated to init, which makes one
 //                          child group below it for each kernel and command
-// v2 puts init into s<hex>/init, because a v2 group with children has no processes.
+// v2 puts init into s<n>/init, because a v2 group with children has no processes.
 #pragma once
 
 #include <sys/types.h>
@@ -49,14 +49,17 @@ class Cgroups {
   virtual ~Cgroups() = default;
 
   [[nodiscard]] virtual std::string_view backend() const = 0;  // "v1" or "v2"
-  /// Makes the groups and writes every limit, before any process exists.
-  virtual Result<void> create(std::string_view session, const wire::SessionLimits& limits,
-                              uid_t init_uid, gid_t init_gid) = 0;
+  /// Makes the groups of a session and delegates `user` to init.
+  virtual Result<void> create(std::string_view session, uid_t init_uid, gid_t init_gid) = 0;
+  /// Writes every limit; done before the session's first program is executed.
+  virtual Result<void> limit(std::string_view session, const wire::SessionLimits& limits) = 0;
   virtual Result<DelegatedGroups> delegate(std::string_view session) = 0;
   /// v2: the directory for CLONE_INTO_CGROUP (Linux 5.7), so that no process of the session ever ran
-  /// outside its limits. v1 has no such thing and gives none; join() must then follow the clone.
+  /// outside its limits. v1 has no such thing and gives none; join_self() must then follow the clone.
   virtual sys::UniqueFd birth_group(std::string_view session) = 0;
-  virtual Result<void> join(std::string_view session, pid_t pid) = 0;
+  /// In the cloned child, while it still has the launcher's user id (v1 asks for that): moves it
+  /// in. On v1 a move can wait for an RCU grace period, 10 ms, so the child does it, not the loop.
+  virtual Result<void> join_self(std::string_view session) = 0;
   virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
   virtual void kill(std::string_view session) = 0;
   virtual CgroupUsage usage(std::string_view session) = 0;

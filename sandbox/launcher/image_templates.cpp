@@ -13,6 +13,12 @@ namespace {
 
 using sys::UniqueFd;
 
+std::string hex_of_handle(std::uint64_t handle) {
+  char hex[17];
+  ::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(handle));
+  return hex;
+}
+
 Result<void> attach_read_only(const UniqueFd& tree, const std::string& target) {
   mount_attr attr{};
   attr.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
@@ -74,19 +80,24 @@ Result<void> build(const std::string& hex, const std::string& target) {
 
 }  // namespace
 
-Result<std::string> ImageTemplates::get(std::uint64_t handle) {
-  if (const auto found = made_.find(handle); found != made_.end()) return found->second;
-  char hex[17];
-  ::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(handle));
-  const std::string target = std::string("/templates/") + hex;
-  if (auto built = build(hex, target); !built) {
+std::string template_path(std::uint64_t handle) { return "/templates/" + hex_of_handle(handle); }
+
+std::uint64_t ImageTemplates::made_at(std::uint64_t handle) const {
+  const auto found = made_.find(handle);
+  return found == made_.end() ? 0 : found->second;
+}
+
+Result<void> ImageTemplates::ensure(std::uint64_t handle) {
+  if (made_.contains(handle)) return {};
+  const std::string target = template_path(handle);
+  if (auto built = build(hex_of_handle(handle), target); !built) {
     // Half a template must never be used: take it down, mounts first.
     ::umount2(target.c_str(), MNT_DETACH);
     ::rmdir(target.c_str());
-    return std::unexpected(built.error());
+    return built;
   }
-  made_.emplace(handle, target);
-  return target;
+  made_.emplace(handle, made_.size() + 1);
+  return {};
 }
 
 }  // namespace codespace::launcher

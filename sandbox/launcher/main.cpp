@@ -41,6 +41,7 @@ using wire::LauncherStatus;
 
 constexpr std::size_t kMaxPeers = 512;
 constexpr int kTickMs = 2;  // how soon a dying group is looked at again
+constexpr int kReplenishDelayMs = 2;
 
 volatile sig_atomic_t stop_requested = 0;
 
@@ -237,9 +238,10 @@ class Server {
   }
 
   void run() {
+    sessions_.replenish();
     while (stop_requested == 0) step();
     // An orderly end takes every session along: without a launcher nobody could end them.
-    for (const auto& [key, session] : sessions_.all()) sessions_.kill(*session);
+    sessions_.kill_all();
     const std::uint64_t give_up = sys::monotonic_ns() + 10 * sys::kNsPerSecond;
     while (!sessions_.all().empty() && sys::monotonic_ns() < give_up) step();
   }
@@ -251,18 +253,25 @@ class Server {
     for (const Peer& peer : peers_) polled_.push_back({peer.fd.get(), POLLIN, 0});
     const std::size_t first_session = polled_.size();
     order_.clear();
-    for (const auto& [key, session] : sessions_.all()) {
-      order_.push_back(key);
+    for (const auto& [lease, session] : sessions_.all()) {
+      order_.push_back(lease);
       polled_.push_back({session->pidfd ? session->pidfd.get() : -1, POLLIN, 0});
-      polled_.push_back({session->status ? session->status.get() : -1, POLLIN, 0});
+      polled_.push_back({session->channel ? session->channel.get() : -1, POLLIN, 0});
     }
-    const int n = ::poll(polled_.data(), polled_.size(), sessions_.needs_tick() ? kTickMs : -1);
+    // Spares are made when there is nothing else to do, and not just after a creation: its
+    // caller is about to run something and needs the processor more.
+    const int wait = sessions_.needs_tick() ? kTickMs : wants_spares_ ? kReplenishDelayMs : -1;
+    const int n = ::poll(polled_.data(), polled_.size(), wait);
+    if (n == 0 && wants_spares_ && stop_requested == 0) {
+      wants_spares_ = false;
+      sessions_.replenish();
+    }
     if (n < 0 && errno != EINTR) die({ErrorCode::internal, Fault::server, errno, "poll"});
     if (n > 0) {
       for (std::size_t i = 0; i < order_.size(); ++i) {
-        Session* session = sessions_.find(order_[i]);
+        Session* session = sessions_.at(order_[i]);
         if (session == nullptr) continue;
-        if (polled_[first_session + 2 * i + 1].revents != 0 && session->status) sessions_.on_status(*session);
+        if (polled_[first_session + 2 * i + 1].revents != 0 && session->channel) sessions_.on_channel(*session);
         if (polled_[first_session + 2 * i].revents != 0 && session->pidfd) sessions_.on_exit(*session);
       }
       std::size_t i = 1;
@@ -314,6 +323,7 @@ class Server {
     unknown.session = request.session;
     switch (request.op) {
       case LauncherOp::create:
+        wants_spares_ = true;
         if (const auto refused = sessions_.create(request)) {
           send(peer, *refused);
         } else {
@@ -322,10 +332,13 @@ class Server {
         }
         return;
       case LauncherOp::kill:
-        if (session == nullptr) return send(peer, unknown);
+        if (session == nullptr) {
+          if (sessions_.cancel_pending(request.session)) abandon_creation(request.session);
+          return send(peer, unknown);
+        }
         peer.waiting_for = request.session;
         peer.waiting_op = LauncherOp::kill;
-        if (session->state == SessionState::starting) abandon_creation(*session);
+        if (session->state == SessionState::starting) abandon_creation(request.session);
         sessions_.kill(*session);
         return;
       case LauncherOp::pause:
@@ -334,7 +347,7 @@ class Server {
       case LauncherOp::stat:
         return send(peer, session == nullptr || session->state != SessionState::running ? unknown : sessions_.describe(*session));
       case LauncherOp::list: {
-        for (const auto& [key, listed] : sessions_.all()) {
+        for (const auto& [lease, listed] : sessions_.all()) {
           if (listed->state == SessionState::running) send(peer, sessions_.describe(*listed));
         }
         LauncherReply end;
@@ -351,13 +364,13 @@ class Server {
     peer.closed = true;
   }
 
-  void abandon_creation(const Session& session) {
+  void abandon_creation(const wire::SessionKey& key) {
     LauncherReply reply;
     reply.status = LauncherStatus::setup_failed;
-    reply.session = session.key;
+    reply.session = key;
     reply.stage = wire::Stage::init_ready;
     reply.sys_errno = ECANCELED;
-    answer_waiting(session.key, LauncherOp::create, reply);
+    answer_waiting(key, LauncherOp::create, reply);
   }
 
   void answer_waiting(const wire::SessionKey& key, LauncherOp op, const LauncherReply& reply) {
@@ -384,7 +397,8 @@ class Server {
   UniqueFd listener_;
   std::list<Peer> peers_;
   std::vector<pollfd> polled_;
-  std::vector<wire::SessionKey> order_;
+  std::vector<std::uint32_t> order_;
+  bool wants_spares_ = false;
 };
 
 UniqueFd listen_launcher() {

@@ -18,6 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
+
+#include "sandbox/launcher/image_templates.h"
 #include "sandbox/sys/syscalls.h"
 #include "sandbox/wire/setup_protocol.h"
 
@@ -40,12 +43,30 @@ void require(bool ok, Stage stage) {
   if (!ok) fail(stage);
 }
 
-void wait_for_launcher(const ChildPlan& plan) {
-  char byte = 0;
+/// Waits for a message of exactly `size` bytes, with one descriptor if `fd` is given. No
+/// message means that the launcher died or gave up: then nobody is left to report to.
+void receive(int from, void* data, std::size_t size, int* fd) {
+  iovec part{data, size};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
   ssize_t n;
-  do n = ::read(plan.go.get(), &byte, 1);
+  do n = ::recvmsg(from, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
-  if (n != 1) ::_exit(1);  // the launcher gave up or died; nobody listens
+  if (n != static_cast<ssize_t>(size)) ::_exit(1);
+  if (fd == nullptr) return;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) ::_exit(1);
+  std::memcpy(fd, CMSG_DATA(header), sizeof *fd);
+}
+
+void report_joined() {
+  wire::SetupReport report;
+  report.stage = Stage::cgroup_join;  // errno 0: done, not failed
+  if (::send(report_fd, &report, sizeof report, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof report)) ::_exit(1);
 }
 
 void mount_tmpfs(const char* target, uint64_t bytes, uint64_t inodes, const char* mode, bool tenant_owned) {
@@ -63,14 +84,13 @@ void bind_read_only(const char* source, const char* target, Stage stage) {
           stage);
 }
 
-void mount_file_systems(const ChildPlan& plan) {
-  require(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::mount_private);
+void mount_file_systems(const Assignment& assignment) {
   // A bind of the template gives a mount that is ours: those inherited over the user
   // namespace boundary are locked and cannot become a root.
-  require(::mount(plan.image_root, kNewRoot, nullptr, MS_BIND | MS_REC, nullptr) == 0, Stage::mount_root);
+  require(::mount(template_path(assignment.image).c_str(), kNewRoot, nullptr, MS_BIND | MS_REC, nullptr) == 0, Stage::mount_root);
   require(::chdir(kNewRoot) == 0, Stage::mount_root);
 
-  const wire::SessionLimits& l = plan.limits;
+  const wire::SessionLimits& l = assignment.limits;
   mount_tmpfs("workspace", l.workspace_bytes, l.inodes, "0755", true);
   mount_tmpfs("tmp", l.scratch_bytes, l.inodes, "1777", false);
   mount_tmpfs("home/sandbox", l.scratch_bytes, l.inodes, "0755", true);
@@ -137,20 +157,20 @@ void raise_loopback() {
 }
 
 /// Puts the five kinds of descriptor at their numbers and closes everything else.
-void arrange_descriptors(const ChildPlan& plan) {
+void arrange_descriptors(const ChildPlan& plan, int listener) {
   constexpr int kAway = 100;  // clear of every target number
   int high[4 + DelegatedGroups::kMax];
   int count = 0;
-  const auto stash = [&](const sys::UniqueFd& fd) {
-    const int moved = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, kAway);
+  const auto stash = [&](int fd) {
+    const int moved = ::fcntl(fd, F_DUPFD_CLOEXEC, kAway);
     require(moved >= 0, Stage::close_descriptors);
     high[count++] = moved;
   };
-  stash(plan.listener);
-  stash(plan.status);
-  stash(plan.seccomp);
-  stash(plan.init_program);
-  for (std::size_t i = 0; i < plan.groups.count; ++i) stash(plan.groups.user[i]);
+  stash(listener);
+  stash(plan.launcher.get());
+  stash(plan.seccomp.get());
+  stash(plan.init_program.get());
+  for (std::size_t i = 0; i < plan.groups.count; ++i) stash(plan.groups.user[i].get());
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   require(null >= 0, Stage::close_descriptors);
   for (int fd = 0; fd <= 2; ++fd) require(::dup2(null, fd) == fd, Stage::close_descriptors);
@@ -230,29 +250,43 @@ void become_init_user() {
 }  // namespace
 
 void become_session(const ChildPlan& plan) {
-  report_fd = plan.status.get();
-  wait_for_launcher(plan);
+  report_fd = plan.launcher.get();
+  // First part, ahead of any request: nothing in it depends on which session this will be.
+  if (auto joined = plan.cgroups.join_self(plan.group); !joined) {
+    errno = joined.error().sys_errno;
+    fail(Stage::cgroup_join);
+  }
+  report_joined();
+  char mapped = 0;
+  receive(plan.launcher.get(), &mapped, 1, nullptr);
+  require(mapped == kIdsMapped, Stage::child_sync);
   // The launcher is the "0" of its namespace; become the "0" of this session's.
   require(::setresgid(0, 0, 0) == 0, Stage::become_root);
   require(::setresuid(0, 0, 0) == 0, Stage::become_root);
   require(::getgroups(0, nullptr) == 0, Stage::become_root);
   require(::setsid() >= 0, Stage::become_root);
+  // A change of user made this undumpable and its /proc files root's; one of them is written next.
+  require(::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0, Stage::oom_score);
   // Of all the host's processes, sessions are the first to go when its memory runs out.
-  require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "500") || errno == ENOENT || errno == EACCES,
-          Stage::oom_score);
-
-  mount_file_systems(plan);
-  forbid_nested_namespaces();
-  mask_proc();
-  enter_root();
+  require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "500"), Stage::oom_score);
+  require(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::mount_private);
   require(::sethostname("sandbox", 7) == 0, Stage::hostname);
   raise_loopback();
   set_resource_limits();
   reset_signals();
-  arrange_descriptors(plan);
+
+  // Second part: this is the session now.
+  Assignment assignment;
+  int listener = -1;
+  receive(plan.launcher.get(), &assignment, sizeof assignment, &listener);
+  mount_file_systems(assignment);
+  forbid_nested_namespaces();
+  mask_proc();
+  enter_root();
+  arrange_descriptors(plan, listener);
   become_init_user();
 
-  const char* argv[] = {"codespace-init", plan.cgroup_backend, nullptr};
+  const char* argv[] = {"codespace-init", plan.cgroups.backend().data(), nullptr};
   const char* envp[] = {nullptr};
   ::syscall(SYS_execveat, wire::kInitProgramFd, "", argv, envp, AT_EMPTY_PATH);
   fail(Stage::exec_init);

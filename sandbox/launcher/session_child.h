@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "sandbox/launcher/cgroup.h"
 #include "sandbox/sys/unique_fd.h"
@@ -10,18 +11,25 @@
 
 namespace codespace::launcher {
 
-/// Everything the child needs, prepared by the launcher before the clone.
+/// What the child has from birth.
 struct ChildPlan {
-  const char* image_root;        // template mount of the image, in the launcher's own small root
-  wire::SessionLimits limits;
-  const sys::UniqueFd& go;       // read end; one byte = ids are mapped and the cgroup joined
-  const sys::UniqueFd& status;   // SetupReport goes here
-  const sys::UniqueFd& listener;
+  Cgroups& cgroups;
+  const std::string& group;          // its session's name there
+  const sys::UniqueFd& launcher;     // SEQPACKET: SetupReports up, kIdsMapped and an Assignment down
   const sys::UniqueFd& seccomp;
   const sys::UniqueFd& init_program;
   const DelegatedGroups& groups;
-  const char* cgroup_backend;    // "v1" or "v2", init's argv[1]
 };
+
+/// What makes a prepared child a particular session; sent when a session is asked for, with
+/// the listening socket as its one descriptor.
+struct Assignment {
+  std::uint64_t image = 0;
+  wire::SessionLimits limits;
+};
+
+/// One byte: the launcher has written the id maps.
+inline constexpr char kIdsMapped = 'm';
 
 /// Confines the calling process and executes init. On any failure reports {stage, errno}
 /// and exits: a session never starts half-confined.

@@ -1,5 +1,5 @@
 // Sessions from the launcher's side. See the header; a session's life here is
-//   starting -> running -> ending -> (gone)
+//   preparing -> spare -> starting -> running -> ending -> (gone)
 // and every failure on the way goes through `ending`, so there is one way to clean up.
 #include "sandbox/launcher/sessions.h"
 
@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+
+#include <algorithm>
+#include <cstring>
 
 #include "sandbox/launcher/posture.h"
 #include "sandbox/launcher/session_child.h"
@@ -86,52 +89,164 @@ Sessions::Sessions(Cgroups& cgroups, std::uint32_t id_count, UniqueFd init_progr
     : cgroups_(cgroups), leases_(id_count), init_program_(std::move(init_program)), seccomp_(std::move(seccomp)) {}
 
 Session* Sessions::find(const wire::SessionKey& key) {
-  const auto found = table_.find(key);
+  const auto found = by_key_.find(key);
+  return found == by_key_.end() ? nullptr : found->second;
+}
+
+Session* Sessions::at(std::uint32_t lease) {
+  const auto found = table_.find(lease);
   return found == table_.end() ? nullptr : found->second.get();
 }
 
 std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& request) {
   if (!limits_permitted(request.limits) || request.network != wire::NetworkMode::none)
     return reply_with(LauncherStatus::bad_request, request.session);
-  if (find(request.session) != nullptr) return reply_with(LauncherStatus::session_exists, request.session);
-  const auto lease = leases_.acquire();
-  if (!lease) return reply_with(LauncherStatus::no_capacity, request.session);
+  const auto waiting = [&](const wire::LauncherRequest& other) { return other.session == request.session; };
+  if (find(request.session) != nullptr || std::any_of(pending_.begin(), pending_.end(), waiting))
+    return reply_with(LauncherStatus::session_exists, request.session);
+  if (leases_.leased() >= leases_.capacity()) return reply_with(LauncherStatus::no_capacity, request.session);
+  if (auto made = templates_.ensure(request.image); !made) {
+    const bool unknown = made.error().code == ErrorCode::unknown_image;
+    LauncherReply reply = reply_with(unknown ? LauncherStatus::unknown_image : LauncherStatus::setup_failed, request.session);
+    reply.stage = Stage::mount_root;
+    reply.sys_errno = made.error().sys_errno;
+    ::fprintf(stderr, "<4>image template failed errno=%d what=\"%s\"\n", reply.sys_errno, made.error().what.c_str());
+    return reply;
+  }
+  pending_.push_back(request);
+  assign_pending();
+  return std::nullopt;
+}
 
+bool Sessions::cancel_pending(const wire::SessionKey& key) {
+  return std::erase_if(pending_, [&](const wire::LauncherRequest& r) { return r.session == key; }) > 0;
+}
+
+void Sessions::refuse(const wire::LauncherRequest& request, Stage stage, const Error& error) {
+  LauncherReply reply = reply_with(LauncherStatus::setup_failed, request.session);
+  reply.stage = stage;
+  reply.sys_errno = error.sys_errno;
+  ::fprintf(stderr, "<4>session setup failed stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
+            error.sys_errno, error.what.c_str());
+  on_created(request.session, reply);
+}
+
+void Sessions::fail_pending(Stage stage, int sys_errno) {
+  const auto waiting = std::move(pending_);
+  pending_.clear();
+  for (const auto& request : waiting) refuse(request, stage, Error{ErrorCode::internal, Fault::server, sys_errno, "prepare a child"});
+}
+
+/// Gives waiting creations to spare children, and makes children for those that find none.
+void Sessions::assign_pending() {
+  std::size_t coming = 0;
+  for (auto& [lease, owned] : table_) {
+    Session& session = *owned;
+    if (pending_.empty()) return;
+    if (session.state != SessionState::spare && session.state != SessionState::preparing) continue;
+    if (session.template_generation < templates_.made_at(pending_.front().image)) {
+      kill(session);  // it was cloned before the image's template existed
+      continue;
+    }
+    if (session.state == SessionState::preparing) {
+      ++coming;
+      continue;
+    }
+    const wire::LauncherRequest request = pending_.front();
+    pending_.pop_front();
+    Stage stage = Stage::none;
+    if (auto assigned = assign(session, request, stage); !assigned) {
+      kill(session);
+      refuse(request, stage, assigned.error());
+    }
+  }
+  while (coming < pending_.size()) {
+    Stage stage = Stage::none;
+    if (auto prepared = prepare(stage); !prepared) return fail_pending(stage, prepared.error().sys_errno);
+    ++coming;
+  }
+}
+
+void Sessions::replenish() {
+  if (!pending_.empty()) return;
+  std::size_t spares = 0;
+  for (const auto& [lease, session] : table_) {
+    const bool spare = session->state == SessionState::spare || session->state == SessionState::preparing;
+    spares += spare ? 1 : 0;
+  }
+  while (spares < kSpares && leases_.leased() < leases_.capacity()) {
+    Stage stage = Stage::none;
+    if (auto prepared = prepare(stage); !prepared) {
+      ::fprintf(stderr, "<4>no spare could be prepared stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
+                prepared.error().sys_errno, prepared.error().what.c_str());
+      return;
+    }
+    ++spares;
+  }
+}
+
+Result<void> Sessions::prepare(Stage& stage) {
+  stage = Stage::id_lease;
+  const auto lease = leases_.acquire();
+  if (!lease) return server_error(ErrorCode::internal, "the id range is used up", EAGAIN);
   auto owned = std::make_unique<Session>();
   Session& session = *owned;
+  session.lease = *lease;
+  session.group = std::string(sys::Decimal(*lease).view());
+  session.template_generation = templates_.generation();
+  session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
+  table_.emplace(*lease, std::move(owned));
+  stage = Stage::cgroup_create;
+  const std::uint32_t init_id = session.lease + 1;
+  auto made = cgroups_.create(session.group, init_id, init_id);
+  if (made) made = clone_child(session, stage);
+  if (!made) kill(session);
+  return made;
+}
+
+/// The child is in its groups: it gets its ids and waits, ready, for a session to become.
+void Sessions::on_joined(Session& session) {
+  if (auto mapped = map_ids(session.pid, session.lease); !mapped) {
+    kill(session);
+    return fail_pending(Stage::id_map, mapped.error().sys_errno);
+  }
+  if (::send(session.channel.get(), &kIdsMapped, 1, MSG_NOSIGNAL) != 1) return kill(session);
+  session.state = SessionState::spare;
+  session.setup_deadline_ns = 0;
+  assign_pending();
+}
+
+Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& request, Stage& stage) {
   session.key = request.session;
   session.hex = hex_of(request.session);
   session.image = request.image;
   session.limits = request.limits;
-  session.lease = *lease;
   session.created_wall_ms = sys::wall_ms();
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
-  table_.emplace(session.key, std::move(owned));
-
-  Stage stage = Stage::none;
-  if (auto started = start(session, request, stage); !started) {
-    LauncherReply reply = reply_with(started.error().code == ErrorCode::unknown_image ? LauncherStatus::unknown_image
-                                                                                       : LauncherStatus::setup_failed,
-                                     session.key);
-    reply.stage = stage;
-    reply.sys_errno = started.error().sys_errno;
-    ::fprintf(stderr, "<4>session setup failed session=%s stage=%u errno=%d what=\"%s\"\n", session.hex.c_str(),
-              static_cast<unsigned>(stage), started.error().sys_errno, started.error().what.c_str());
-    kill(session);
-    return reply;
-  }
-  return std::nullopt;
-}
-
-Result<void> Sessions::start(Session& session, const wire::LauncherRequest& request, Stage& stage) {
-  stage = Stage::mount_root;
-  if (auto root = templates_.get(request.image); !root) return std::unexpected(root.error());
+  session.state = SessionState::starting;
+  stage = Stage::cgroup_limits;
+  if (auto limited = cgroups_.limit(session.group, session.limits); !limited) return limited;
   auto listener = listen(session, stage);
   if (!listener) return std::unexpected(listener.error());
-  stage = Stage::cgroup_limits;
-  const std::uint32_t init_id = session.lease + 1;
-  if (auto made = cgroups_.create(session.hex, session.limits, init_id, init_id); !made) return made;
-  return clone_child(session, *listener, stage);
+  stage = Stage::child_sync;
+  Assignment assignment{request.image, request.limits};
+  iovec part{&assignment, sizeof assignment};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int fd = listener->get();
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  if (::sendmsg(session.channel.get(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof assignment))
+    return sys_error(errno, "assign");
+  by_key_.emplace(session.key, &session);
+  return {};
 }
 
 Result<UniqueFd> Sessions::listen(const Session& session, Stage& stage) {
@@ -152,22 +267,16 @@ Result<UniqueFd> Sessions::listen(const Session& session, Stage& stage) {
   return listener;
 }
 
-Result<void> Sessions::clone_child(Session& session, const UniqueFd& listener, Stage& stage) {
+Result<void> Sessions::clone_child(Session& session, Stage& stage) {
   stage = Stage::clone_namespaces;
-  auto image_root = templates_.get(session.image);
-  if (!image_root) return std::unexpected(image_root.error());
-  auto groups = cgroups_.delegate(session.hex);
+  auto groups = cgroups_.delegate(session.group);
   if (!groups) return std::unexpected(groups.error());
-  int pipe_ends[2];
   int pair[2];
-  if (::pipe2(pipe_ends, O_CLOEXEC) != 0) return sys_error(errno, "pipe");
-  UniqueFd go_reader(pipe_ends[0]);
-  UniqueFd go_writer(pipe_ends[1]);
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_error(errno, "socketpair");
-  UniqueFd child_status(pair[0]);
-  session.status.reset(pair[1]);
+  UniqueFd child_end(pair[0]);
+  session.channel.reset(pair[1]);
 
-  UniqueFd birth = cgroups_.birth_group(session.hex);
+  UniqueFd birth = cgroups_.birth_group(session.group);
   int pidfd = -1;
   clone_args args{};
   args.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
@@ -181,32 +290,21 @@ Result<void> Sessions::clone_child(Session& session, const UniqueFd& listener, S
   const pid_t pid = sys::clone3(args);
   if (pid < 0) return sys_error(errno, "clone3");
   if (pid == 0) {
-    (void)go_writer.release();
-    ::close(pipe_ends[1]);  // so that a launcher that dies gives end-of-file
-    become_session({.image_root = image_root->c_str(),
-                    .limits = session.limits,
-                    .go = go_reader,
-                    .status = child_status,
-                    .listener = listener,
+    session.channel.reset();  // or its own copy would hide the launcher's death from it
+    become_session({.cgroups = cgroups_,
+                    .group = session.group,
+                    .launcher = child_end,
                     .seccomp = seccomp_,
                     .init_program = init_program_,
-                    .groups = *groups,
-                    .cgroup_backend = cgroups_.backend().data()});
+                    .groups = *groups});
   }
   session.pid = pid;
   session.pidfd.reset(pidfd);
-  stage = Stage::cgroup_join;
-  // Before the child changes its user: v1 lets us move only processes of our own id.
-  if (auto joined = cgroups_.join(session.hex, pid); !joined) return joined;
-  stage = Stage::id_map;
-  if (auto mapped = map_ids(pid, session.lease); !mapped) return mapped;
-  stage = Stage::child_sync;
-  if (::write(go_writer.get(), "g", 1) != 1) return sys_error(errno, "start child");
   return {};
 }
 
 void Sessions::finish_creation(Session& session, const LauncherReply& reply) {
-  session.status.reset();
+  session.channel.reset();
   if (reply.status == LauncherStatus::ok) {
     session.state = SessionState::running;
     session.setup_deadline_ns = 0;
@@ -216,12 +314,21 @@ void Sessions::finish_creation(Session& session, const LauncherReply& reply) {
   on_created(key, reply);
 }
 
-void Sessions::on_status(Session& session) {
+void Sessions::on_channel(Session& session) {
   wire::SetupReport report;
-  const ssize_t n = ::recv(session.status.get(), &report, sizeof report, MSG_DONTWAIT);
+  const ssize_t n = ::recv(session.channel.get(), &report, sizeof report, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  const bool whole = n == static_cast<ssize_t>(sizeof report) && report.magic == wire::kSetupMagic;
+  if (session.state == SessionState::preparing || session.state == SessionState::spare) {
+    if (whole && report.stage == Stage::cgroup_join && report.sys_errno == 0) return on_joined(session);
+    const Stage stage = whole ? report.stage : Stage::child_sync;
+    const int error = whole ? report.sys_errno : ECHILD;
+    ::fprintf(stderr, "<4>a child failed in preparation stage=%u errno=%d\n", static_cast<unsigned>(stage), error);
+    kill(session);
+    return fail_pending(stage, error);
+  }
   LauncherReply reply = describe(session);
-  if (n != static_cast<ssize_t>(sizeof report) || report.magic != wire::kSetupMagic) {
+  if (!whole) {
     reply.status = LauncherStatus::setup_failed;
     reply.stage = Stage::init_ready;
   } else if (report.stage != Stage::none) {
@@ -245,11 +352,16 @@ void Sessions::on_status(Session& session) {
   finish_creation(session, reply);
 }
 
+void Sessions::kill_all() {
+  pending_.clear();
+  for (auto& [lease, session] : table_) kill(*session);
+}
+
 void Sessions::kill(Session& session) {
   if (session.state == SessionState::ending) return;
   session.end = describe(session);
   session.state = SessionState::ending;
-  session.status.reset();
+  session.channel.reset();
   if (!session.pidfd) {
     session.reaped = true;  // failed before it had a process
     return;
@@ -257,7 +369,7 @@ void Sessions::kill(Session& session) {
   // SIGKILL to PID 1 of the namespace ends every process in it (pid_namespaces(7)); the
   // cgroup's own kill reaches those that a zygote may have put there from outside.
   (void)sys::pidfd_send_signal(session.pidfd.get(), SIGKILL);
-  cgroups_.kill(session.hex);
+  cgroups_.kill(session.group);
 }
 
 void Sessions::on_exit(Session& session) {
@@ -265,7 +377,7 @@ void Sessions::on_exit(Session& session) {
   if (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(session.pidfd.get()), &info, WEXITED | WNOHANG) != 0 ||
       info.si_pid == 0)
     return;
-  const bool was_starting = session.state == SessionState::starting;
+  const bool was_coming = session.state < SessionState::running;
   if (session.state != SessionState::ending) session.end = describe(session);
   session.reaped = true;
   if (info.si_code == CLD_EXITED) {
@@ -274,21 +386,21 @@ void Sessions::on_exit(Session& session) {
     session.end.exit_signal = info.si_status;
   }
   session.pidfd.reset();
-  if (was_starting) {
-    // A child that failed reports before it exits: the report says more than the status.
-    if (session.status) on_status(session);
-  }
+  // A child that failed reports before it exits: the report says more than the status.
+  if (was_coming && session.channel) on_channel(session);
   if (session.state != SessionState::ending) {
     session.state = SessionState::ending;
-    cgroups_.kill(session.hex);
+    cgroups_.kill(session.group);
   }
 }
 
 bool Sessions::try_remove(Session& session) {
-  if (!session.reaped || !cgroups_.remove(session.hex)) return false;
-  const std::string dir = runtime_dir_of(session);
-  ::unlink((dir + "/init.sock").c_str());
-  ::rmdir(dir.c_str());
+  if (!session.reaped || !cgroups_.remove(session.group)) return false;
+  if (!session.hex.empty()) {
+    const std::string dir = runtime_dir_of(session);
+    ::unlink((dir + "/init.sock").c_str());
+    ::rmdir(dir.c_str());
+  }
   leases_.release(session.lease);
   return true;
 }
@@ -297,29 +409,35 @@ void Sessions::on_tick() {
   const std::uint64_t now = sys::monotonic_ns();
   for (auto it = table_.begin(); it != table_.end();) {
     Session& session = *it->second;
-    if (session.state == SessionState::starting && now > session.setup_deadline_ns) {
-      LauncherReply reply = describe(session);
-      reply.status = LauncherStatus::setup_failed;
-      reply.stage = Stage::init_ready;
-      reply.sys_errno = ETIMEDOUT;
-      finish_creation(session, reply);
+    if (session.setup_deadline_ns != 0 && now > session.setup_deadline_ns && session.state < SessionState::running) {
+      if (session.state == SessionState::starting) {
+        LauncherReply reply = describe(session);
+        reply.status = LauncherStatus::setup_failed;
+        reply.stage = Stage::init_ready;
+        reply.sys_errno = ETIMEDOUT;
+        finish_creation(session, reply);
+      } else {
+        kill(session);
+        fail_pending(Stage::cgroup_join, ETIMEDOUT);
+      }
     }
-    if (session.state == SessionState::ending && try_remove(session)) {
-      LauncherReply end = session.end;
-      end.status = LauncherStatus::ended;
-      const wire::SessionKey key = session.key;
-      it = table_.erase(it);
-      on_gone(key, end);
-    } else {
+    if (session.state != SessionState::ending || !try_remove(session)) {
       ++it;
+      continue;
     }
+    const bool assigned = by_key_.contains(session.key) && by_key_[session.key] == &session;
+    LauncherReply end = session.end;
+    end.status = LauncherStatus::ended;
+    const wire::SessionKey key = session.key;
+    if (assigned) by_key_.erase(key);
+    it = table_.erase(it);
+    if (assigned) on_gone(key, end);
   }
 }
 
 bool Sessions::needs_tick() const {
-  for (const auto& [key, session] : table_) {
-    if (session->state == SessionState::starting) return true;
-    if (session->state == SessionState::ending && session->reaped) return true;
+  for (const auto& [lease, session] : table_) {
+    if (session->setup_deadline_ns != 0 || (session->state == SessionState::ending && session->reaped)) return true;
   }
   return false;
 }
@@ -330,7 +448,7 @@ LauncherReply Sessions::freeze(Session& session, bool frozen) {
     reply.status = LauncherStatus::unknown_session;
     return reply;
   }
-  if (auto done = cgroups_.freeze(session.hex, frozen); !done) {
+  if (auto done = cgroups_.freeze(session.group, frozen); !done) {
     reply.status = LauncherStatus::setup_failed;
     reply.sys_errno = done.error().sys_errno;
     return reply;
@@ -347,7 +465,7 @@ LauncherReply Sessions::describe(const Session& session) {
   reply.posture_digest = session.posture_digest;
   reply.paused = session.paused ? 1 : 0;
   reply.created_wall_ms = session.created_wall_ms;
-  const CgroupUsage usage = cgroups_.usage(session.hex);
+  const CgroupUsage usage = cgroups_.usage(session.group);
   reply.memory_bytes = usage.memory_bytes;
   reply.memory_peak_bytes = usage.memory_peak_bytes;
   reply.cpu_ns = usage.cpu_ns;
