@@ -1,0 +1,167 @@
+// The seccomp policy, evaluated: both generated programs run in a small BPF interpreter over
+// tables of calls. No system call is made; the real filter is probed in tests/security.
+#include "sandbox/launcher/seccomp_policy.h"
+
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <catch2/catch.hpp>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+using codespace::launcher::SeccompPrograms;
+
+namespace {
+
+#if defined(__x86_64__)
+constexpr std::uint32_t kArch = AUDIT_ARCH_X86_64;
+#else
+constexpr std::uint32_t kArch = AUDIT_ARCH_AARCH64;
+#endif
+
+/// Classic BPF as seccomp(2) uses it: 32-bit loads from seccomp_data, jumps, returns.
+std::uint32_t evaluate(const std::vector<std::uint8_t>& bytes, const seccomp_data& data) {
+  std::vector<sock_filter> program(bytes.size() / sizeof(sock_filter));
+  std::memcpy(program.data(), bytes.data(), bytes.size());
+  std::uint32_t a = 0;
+  for (std::size_t pc = 0; pc < program.size(); ++pc) {
+    const sock_filter& op = program[pc];
+    switch (op.code) {
+      case BPF_LD | BPF_W | BPF_ABS:
+        REQUIRE(op.k + 4 <= sizeof data);
+        std::memcpy(&a, reinterpret_cast<const char*>(&data) + op.k, 4);
+        break;
+      case BPF_ALU | BPF_AND | BPF_K: a &= op.k; break;
+      case BPF_JMP | BPF_JA: pc += op.k; break;
+      case BPF_JMP | BPF_JEQ | BPF_K: pc += a == op.k ? op.jt : op.jf; break;
+      case BPF_JMP | BPF_JGT | BPF_K: pc += a > op.k ? op.jt : op.jf; break;
+      case BPF_JMP | BPF_JGE | BPF_K: pc += a >= op.k ? op.jt : op.jf; break;
+      case BPF_JMP | BPF_JSET | BPF_K: pc += (a & op.k) != 0 ? op.jt : op.jf; break;
+      case BPF_RET | BPF_K: return op.k;
+      default: FAIL("instruction not expected of libseccomp: " << op.code);
+    }
+  }
+  FAIL("program runs off its end");
+  return 0;
+}
+
+const SeccompPrograms& programs() {
+  static const SeccompPrograms built = [] {
+    auto result = codespace::launcher::build_seccomp_programs();
+    REQUIRE(result.has_value());
+    return std::move(*result);
+  }();
+  return built;
+}
+
+/// 0: allowed; an errno; or -1: the process dies. As the kernel: the stricter of both.
+int verdict(int number, std::initializer_list<std::uint64_t> args = {}, std::uint32_t arch = kArch) {
+  seccomp_data data{};
+  data.nr = number;
+  data.arch = arch;
+  std::size_t i = 0;
+  for (const std::uint64_t arg : args) data.args[i++] = arg;
+  int result = 0;
+  for (const auto* program : {&programs().b, &programs().a}) {
+    const std::uint32_t action = evaluate(*program, data);
+    if ((action & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_KILL_PROCESS) return -1;
+    // The filter loaded last, B, wins among equals.
+    if ((action & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO && result == 0)
+      result = static_cast<int>(action & SECCOMP_RET_DATA);
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("ordinary calls of python, node and shells are allowed", "[seccomp]") {
+  for (const int number : {SYS_read, SYS_write, SYS_openat, SYS_mmap, SYS_execve, SYS_futex, SYS_epoll_pwait,
+                           SYS_getrandom, SYS_statx, SYS_copy_file_range, SYS_memfd_create, SYS_pidfd_open,
+                           SYS_sendfile, SYS_rseq, SYS_prlimit64})
+    CHECK(verdict(number) == 0);
+}
+
+TEST_CASE("privileged and dangerous calls are refused with the planned errno", "[seccomp]") {
+  for (const int number : {SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_setns, SYS_unshare, SYS_ptrace,
+                           SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_pidfd_getfd,
+                           SYS_open_by_handle_at, SYS_reboot, SYS_sethostname, SYS_settimeofday, SYS_syslog})
+    CHECK(verdict(number) == EPERM);
+  for (const int number : {SYS_clone3, SYS_io_uring_setup, SYS_io_uring_enter, SYS_keyctl, SYS_add_key,
+                           SYS_request_key, SYS_splice, SYS_tee, SYS_vmsplice, SYS_userfaultfd, SYS_perf_event_open,
+                           SYS_bpf, SYS_fanotify_init, SYS_fsopen, SYS_move_mount, SYS_open_tree, SYS_init_module,
+                           SYS_finit_module, SYS_kexec_load, SYS_swapon, SYS_quotactl, SYS_io_setup})
+    CHECK(verdict(number) == ENOSYS);
+}
+
+TEST_CASE("every number the table does not name answers ENOSYS, so libc falls back", "[seccomp]") {
+  for (int number = 500; number < 2000; ++number) CHECK(verdict(number) == ENOSYS);
+}
+
+TEST_CASE("clone makes threads and forks but no namespace", "[seccomp]") {
+  CHECK(verdict(SYS_clone, {0x01200011}) == 0);  // fork by glibc
+  CHECK(verdict(SYS_clone, {0x003d0f00}) == 0);  // pthread_create
+  for (const std::uint64_t flag : {0x00020000ULL, 0x02000000ULL, 0x04000000ULL, 0x08000000ULL, 0x10000000ULL,
+                                   0x20000000ULL, 0x40000000ULL}) {
+    CHECK(verdict(SYS_clone, {flag}) == EPERM);
+    CHECK(verdict(SYS_clone, {flag | 0x01200011}) == EPERM);
+  }
+}
+
+TEST_CASE("socket families are an allow list over all 64 bits", "[seccomp]") {
+  CHECK(verdict(SYS_socket, {AF_UNIX, SOCK_STREAM}) == 0);
+  CHECK(verdict(SYS_socket, {AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK}) == 0);
+  CHECK(verdict(SYS_socket, {AF_INET6, SOCK_DGRAM}) == 0);
+  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0}) == 0);
+  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW, 6 /* XFRM */}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_INET, SOCK_RAW}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_PACKET, SOCK_RAW}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_ALG, SOCK_SEQPACKET}) == EAFNOSUPPORT);
+  CHECK(verdict(SYS_socket, {AF_VSOCK, SOCK_STREAM}) == EAFNOSUPPORT);
+  CHECK(verdict(SYS_socket, {(1ULL << 32) | AF_INET, SOCK_STREAM}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {33 /* RXRPC */, SOCK_DGRAM}) == ENOSYS);
+  CHECK(verdict(SYS_socketpair, {AF_UNIX, SOCK_STREAM}) == 0);
+  CHECK(verdict(SYS_socketpair, {30 /* TIPC */, SOCK_STREAM}) == ENOSYS);
+}
+
+TEST_CASE("terminal injection is vetoed whatever the upper half says", "[seccomp]") {
+  for (const std::uint64_t request : {0x5412ULL, 0x541CULL, 0x541DULL}) {
+    CHECK(verdict(SYS_ioctl, {0, request}) == EPERM);
+    CHECK(verdict(SYS_ioctl, {0, (0xffffULL << 32) | request}) == EPERM);
+  }
+  CHECK(verdict(SYS_ioctl, {0, 0x5413 /* TIOCGWINSZ */}) == 0);
+}
+
+TEST_CASE("only harmless personalities, no device nodes, no securebits", "[seccomp]") {
+  CHECK(verdict(SYS_personality, {0}) == 0);
+  CHECK(verdict(SYS_personality, {0xffffffff}) == 0);
+  CHECK(verdict(SYS_personality, {0x0400000 /* READ_IMPLIES_EXEC */}) == ENOSYS);
+  CHECK(verdict(SYS_personality, {0x0040000 /* ADDR_NO_RANDOMIZE */}) == ENOSYS);
+  CHECK(verdict(SYS_mknodat, {0, 0, 0010644}) == 0);       // FIFO
+  CHECK(verdict(SYS_mknodat, {0, 0, 0020644}) == ENOSYS);  // character device
+  CHECK(verdict(SYS_mknodat, {0, 0, 0060644}) == ENOSYS);  // block device
+  CHECK(verdict(SYS_prctl, {28 /* PR_SET_SECUREBITS */}) == EPERM);
+  CHECK(verdict(SYS_prctl, {35 /* PR_SET_MM */}) == EPERM);
+  CHECK(verdict(SYS_prctl, {15 /* PR_SET_NAME */}) == 0);
+}
+
+TEST_CASE("a foreign architecture kills the process", "[seccomp]") {
+  CHECK(verdict(SYS_read, {}, AUDIT_ARCH_I386) == -1);
+  CHECK(verdict(SYS_read, {}, AUDIT_ARCH_ARM) == -1);
+#if defined(__x86_64__)
+  CHECK(verdict(0x40000000 | SYS_read) == -1);  // x32
+#endif
+}
+
+TEST_CASE("no call is listed twice and every listed name has a verdict", "[seccomp]") {
+  std::vector<std::string> names;
+  for (const auto& rule : codespace::launcher::seccomp_table()) names.emplace_back(rule.name);
+  auto sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
+  CHECK(names.size() > 250);
+}
