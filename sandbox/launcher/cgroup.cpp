@@ -4,6 +4,7 @@
 #include "sandbox/launcher/cgroup.h"
 
 #include <dirent.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/stat.h>
 
@@ -176,13 +177,19 @@ class CgroupsV2 final : public Cgroups {
 
   std::string_view backend() const override { return "v2"; }
 
-  Result<void> create(std::string_view session, uid_t uid, gid_t gid) override {
+  Result<void> create(std::string_view session) override {
+    const std::string g = session_group(session);
+    for (const std::string& path : {g, g + "/init", g + "/user"}) {
+      if (auto made = make_group(base_.get(), path); !made) return made;
+    }
+    return {};
+  }
+
+  Result<void> settle(std::string_view session, uid_t uid, gid_t gid) override {
     const std::string g = session_group(session);
     const int b = base_.get();
-    for (const std::string& path : {g, g + "/init", g + "/user"}) {
-      if (auto made = make_group(b, path); !made) return made;
-      // A group's children see a controller only after it was enabled in the parent.
-      if (path.ends_with("/init")) continue;
+    // A group's children see a controller only after it was enabled in the parent.
+    for (const std::string& path : {g, g + "/user"}) {
       if (auto on = write_limit(b, path + "/cgroup.subtree_control", "+memory +pids +cpu"); !on) return on;
     }
     if (auto given = give_group(b, g + "/user", uid, gid); !given) return given;
@@ -227,10 +234,15 @@ class CgroupsV2 final : public Cgroups {
   }
 
   UniqueFd birth_group(std::string_view session) override {
-    return UniqueFd(open_dir_at(base_.get(), session_group(session) + "/init"));
+    return UniqueFd(open_dir_at(base_.get(), session_group(session)));
   }
 
-  Result<void> join_self(std::string_view) override { return {}; }  // born there
+  /// Born in s<n>, which so becomes the root of its cgroup namespace: with nsdelegate, init may
+  /// move processes only below that root. Then down into init/, to make s<n> an inner group.
+  Result<void> join_self(std::string_view session) override {
+    if (::unshare(CLONE_NEWCGROUP) != 0) return sys_error(errno, "unshare cgroup namespace");
+    return write_limit(base_.get(), session_group(session) + "/init/cgroup.procs", "0");
+  }
 
   Result<void> freeze(std::string_view session, bool frozen) override {
     return write_limit(base_.get(), session_group(session) + "/cgroup.freeze", frozen ? "1" : "0");
@@ -293,6 +305,13 @@ Result<std::unique_ptr<Cgroups>> open_v2(std::string_view name, uid_t owner, gid
   const std::string path = parent + "/" + std::string(name);
   auto base = make_base(path, owner, group);
   if (!base) return std::unexpected(base.error());
+  if (!delegated) {
+    // CLONE_INTO_CGROUP needs write access to the common ancestor of where we are and where the
+    // child goes: be below the base ourselves. The leaf outlives us; the next start takes it over.
+    const std::string leaf = path + "/launcher";
+    if (::mkdir(leaf.c_str(), 0755) != 0 && errno != EEXIST) return sys_error(errno, "mkdir " + leaf);
+    if (!sys::write_file_at(AT_FDCWD, (leaf + "/cgroup.procs").c_str(), "0")) return sys_error(errno, "join " + leaf);
+  }
   if (!sys::write_file_at(base->get(), "cgroup.subtree_control", "+memory +pids +cpu"))
     return sys_error(errno, "enable controllers in " + path);
   return std::make_unique<CgroupsV2>(std::move(*base), path);
@@ -315,13 +334,19 @@ class CgroupsV1 final : public Cgroups {
 
   std::string_view backend() const override { return "v1"; }
 
-  Result<void> create(std::string_view session, uid_t uid, gid_t gid) override {
+  Result<void> create(std::string_view session) override {
     const std::string g = session_group(session);
     for (std::size_t c = 0; c < kControllers; ++c) {
       if (auto made = make_group_once(c, g); !made) return made;
       if (c >= kDelegated) continue;
       if (auto made = make_group_once(c, g + "/user"); !made) return made;
-      if (auto given = give_group(dir(c), g + "/user", uid, gid); !given) return given;
+    }
+    return {};
+  }
+
+  Result<void> settle(std::string_view session, uid_t uid, gid_t gid) override {
+    for (std::size_t c = 0; c < kDelegated; ++c) {
+      if (auto given = give_group(dir(c), session_group(session) + "/user", uid, gid); !given) return given;
     }
     return {};
   }
@@ -370,6 +395,7 @@ class CgroupsV1 final : public Cgroups {
     for (std::size_t c = 0; c < kControllers; ++c) {
       if (auto joined = write_limit(dir(c), session_group(session) + "/cgroup.procs", "0"); !joined) return joined;
     }
+    if (::unshare(CLONE_NEWCGROUP) != 0) return sys_error(errno, "unshare cgroup namespace");
     return {};
   }
 

@@ -49,8 +49,11 @@ class Cgroups {
   virtual ~Cgroups() = default;
 
   [[nodiscard]] virtual std::string_view backend() const = 0;  // "v1" or "v2"
-  /// Makes the groups of a session and delegates `user` to init.
-  virtual Result<void> create(std::string_view session, uid_t init_uid, gid_t init_gid) = 0;
+  /// Makes the groups of a session.
+  virtual Result<void> create(std::string_view session) = 0;
+  /// After the child joined: delegates `user` to init and, on v2, enables the controllers,
+  /// which a group with processes in it could not have.
+  virtual Result<void> settle(std::string_view session, uid_t init_uid, gid_t init_gid) = 0;
   /// Writes every limit; done before the session's first program is executed.
   virtual Result<void> limit(std::string_view session, const wire::SessionLimits& limits) = 0;
   virtual Result<DelegatedGroups> delegate(std::string_view session) = 0;
@@ -58,7 +61,8 @@ class Cgroups {
   /// outside its limits. v1 has no such thing and gives none; join_self() must then follow the clone.
   virtual sys::UniqueFd birth_group(std::string_view session) = 0;
   /// In the cloned child, while it still has the launcher's user id (v1 asks for that): moves it
-  /// in. On v1 a move can wait for an RCU grace period, 10 ms, so the child does it, not the loop.
+  /// in and gives it a cgroup namespace whose root is the session's group. On v1 a move can wait
+  /// for an RCU grace period, 10 ms, so the child does it, not the launcher's loop.
   virtual Result<void> join_self(std::string_view session) = 0;
   virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
   virtual void kill(std::string_view session) = 0;

@@ -197,8 +197,7 @@ Result<void> Sessions::prepare(Stage& stage) {
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
   table_.emplace(*lease, std::move(owned));
   stage = Stage::cgroup_create;
-  const std::uint32_t init_id = session.lease + 1;
-  auto made = cgroups_.create(session.group, init_id, init_id);
+  auto made = cgroups_.create(session.group);
   if (made) made = clone_child(session, stage);
   if (!made) kill(session);
   return made;
@@ -206,9 +205,18 @@ Result<void> Sessions::prepare(Stage& stage) {
 
 /// The child is in its groups: it gets its ids and waits, ready, for a session to become.
 void Sessions::on_joined(Session& session) {
-  if (auto mapped = map_ids(session.pid, session.lease); !mapped) {
+  const std::uint32_t init_id = session.lease + 1;
+  Stage stage = Stage::cgroup_create;
+  auto ready = cgroups_.settle(session.group, init_id, init_id);
+  if (ready) {
+    stage = Stage::id_map;
+    ready = map_ids(session.pid, session.lease);
+  }
+  if (!ready) {
+    ::fprintf(stderr, "<4>a child failed in preparation stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
+              ready.error().sys_errno, ready.error().what.c_str());
     kill(session);
-    return fail_pending(Stage::id_map, mapped.error().sys_errno);
+    return fail_pending(stage, ready.error().sys_errno);
   }
   if (::send(session.channel.get(), &kIdsMapped, 1, MSG_NOSIGNAL) != 1) return kill(session);
   session.state = SessionState::spare;
@@ -280,7 +288,7 @@ Result<void> Sessions::clone_child(Session& session, Stage& stage) {
   int pidfd = -1;
   clone_args args{};
   args.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
-               CLONE_NEWCGROUP | CLONE_PIDFD;
+               CLONE_PIDFD;  // the seventh, cgroup, follows in join_self()
   args.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
   args.exit_signal = SIGCHLD;
   if (birth) {

@@ -10,7 +10,9 @@
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
+#include <array>
 #include <boost/asio/awaitable.hpp>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -19,6 +21,10 @@
 
 #include "sandbox/manager/records.h"
 #include "sandbox/sys/result.h"
+
+namespace spdlog {
+class logger;
+}
 
 namespace codespace::manager {
 
@@ -42,6 +48,7 @@ struct ManagerConfig {
   std::uint32_t max_sessions = 1000;           // live, over all owners
   std::uint32_t stream_cap_bytes = 1U << 20;   // kept of stdout and of stderr of a run, each
   std::uint64_t max_file_bytes = 1ULL << 30;   // of one write
+  std::shared_ptr<spdlog::logger> log;         // null: silent; second owner: main
 };
 
 struct FileRange {
@@ -145,6 +152,7 @@ class SessionManager {
 
  private:
   class Impl;
+  friend class FileLink;  // files.cpp: one transfer, which explains its failures through Impl
   explicit SessionManager(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
