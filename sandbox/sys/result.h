@@ -56,6 +56,7 @@ struct Error {
   Fault fault = Fault::server;
   int sys_errno = 0;   // 0 if no system call was involved
   std::string what;    // for our log, or, when fault is client, the sentence for the caller
+  std::string pointer = {};  // JSON pointer (RFC 6901) of the field at fault, if one is
 };
 
 template <class T>

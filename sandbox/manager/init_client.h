@@ -1,0 +1,71 @@
+// One connection to a session's init, which is one request: a frame out, frames in. Every
+// byte read here may come from a compromised session: lengths are capped, memory grows only
+// with bytes that arrived, and nothing is believed that does not decode. One coroutine owns it.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sandbox/async/deadline_queue.h"
+#include "sandbox/manager/timed_socket.h"
+#include "sandbox/sys/result.h"
+#include "sandbox/wire/codec.h"
+#include "sandbox/wire/init_protocol.h"
+
+namespace codespace::manager {
+
+/// The payload is valid until the next read from the same connection.
+struct Frame {
+  wire::InitReply type{};
+  std::span<const char> payload;
+};
+
+/// What can go wrong below the protocol.
+enum class LinkFault {
+  none,
+  no_listener,  // nobody listens: the session is gone, or going
+  busy,         // the backlog stayed full until the time limit
+  closed,       // init closed before its last frame
+  malformed,    // bytes that are no frame, or a frame that may not come now
+  expired,      // the time limit passed
+};
+
+template <class T>
+using LinkResult = std::expected<T, LinkFault>;
+
+class InitConnection {
+ public:
+  /// `path` is that of the session's init.sock.
+  InitConnection(boost::asio::any_io_executor executor, async::DeadlineQueue& deadlines, std::string path);
+
+  /// Connects and sends `request`, a whole frame. `until` bounds this connection until it is
+  /// moved by limit().
+  boost::asio::awaitable<LinkFault> begin(std::vector<char> request, async::TimePoint until);
+  boost::asio::awaitable<LinkFault> send(std::vector<char> frame);
+  /// The next frame, whatever its type.
+  boost::asio::awaitable<LinkResult<Frame>> next();
+  /// The next frame if it has already been read, with nothing to wait for.
+  LinkResult<Frame> buffered(bool& complete);
+  void limit(async::TimePoint until);
+  /// True once any byte of an answer arrived.
+  [[nodiscard]] bool heard() const { return heard_; }
+
+ private:
+  LinkFault fault(LinkFault otherwise) const { return timed_.expired() ? LinkFault::expired : otherwise; }
+  void make_room();
+
+  async::DeadlineQueue& deadlines_;
+  const std::string path_;
+  boost::asio::local::stream_protocol::socket socket_;
+  TimedSocket timed_;  // destroyed before the socket it may shut down
+  std::vector<char> buffer_;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+  bool heard_ = false;
+};
+
+}  // namespace codespace::manager

@@ -1,0 +1,40 @@
+// API keys: 256 random bits, kept by clients; the server has only their SHA-256. Every known
+// digest is compared in constant time, without an early exit, on every request.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sandbox/sys/result.h"
+
+namespace codespace::server {
+
+using Digest = std::array<std::uint8_t, 32>;
+
+struct KeyDigest {
+  std::string id;
+  Digest sha256{};
+};
+
+/// "csk_" and 43 characters of base64url.
+Result<std::string> make_key();
+Digest digest_of(std::string_view key);
+
+class Auth {
+ public:
+  void set_keys(std::vector<KeyDigest> keys);
+  /// The id of the key in the headers, if it is one of ours. `authorization` is the value of
+  /// that header ("Bearer ..."), `api_key` that of X-API-Key; either may be empty.
+  [[nodiscard]] std::optional<std::string> check(std::string_view authorization, std::string_view api_key) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const std::vector<KeyDigest>> keys_ = std::make_shared<std::vector<KeyDigest>>();  // swapped whole on reload
+};
+
+}  // namespace codespace::server

@@ -1,0 +1,69 @@
+// Configuration of the daemon: one struct with its defaults, one table that names every key.
+// Precedence: flag, environment (CODESPACE_<KEY with _>), file, default. Read once, checked
+// whole, then immutable. docs/configuration.md is compared with the table by a unit test.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sandbox/sys/result.h"
+
+namespace codespace::server {
+
+struct Config {
+  std::string listen = "127.0.0.1:8642";  // ADDR:PORT; 127.0.0.1 also serves ::1
+  std::string state_dir = "/var/lib/codespace";
+  std::string runtime_dir = "/run/codespace";
+  std::string image_dir;                  // empty: <state_dir>/images
+  std::string default_image = "code_latest";
+  std::uint64_t threads = 0;              // 0: one per core, at least 2
+  std::uint64_t max_connections = 1024;
+  std::uint64_t max_sessions = 1000;
+  std::uint64_t max_file_bytes = 1ULL << 30;
+  std::uint64_t stream_cap_bytes = 1U << 20;
+  std::uint64_t idle_timeout_s = 1800;
+  std::uint64_t max_lifetime_s = 86'400;
+  std::uint64_t drain_timeout_s = 10;
+  std::uint64_t memory_bytes = 1ULL << 30;
+  std::uint64_t workspace_bytes = 512ULL << 20;
+  std::uint64_t scratch_bytes = 256ULL << 20;
+  std::uint64_t inodes = 100'000;
+  std::uint64_t cpu_milli = 2000;
+  std::uint64_t pids = 256;
+  std::string tls_names;                  // comma-separated extra names of the certificate
+  std::string log_level = "info";
+};
+
+/// One key of the table: how it is written in the file, and where it is kept.
+struct ConfigKey {
+  const char* name;                       // "limits.memory_bytes": table and key
+  std::string Config::*text = nullptr;    // exactly one of text and number is set
+  std::uint64_t Config::*number = nullptr;
+  std::uint64_t low = 0, high = 0;
+  const char* unit = "";
+};
+const std::vector<ConfigKey>& config_keys();
+
+/// Where each value came from: "default", "file:LINE", "env:NAME", "flag".
+using Origins = std::map<std::string, std::string>;
+
+struct Loaded {
+  Config config;
+  Origins origins;
+};
+
+/// All mistakes at once, one per line, each with its key and line. `flags` are key -> text.
+std::expected<Loaded, std::vector<std::string>> load_config(const std::string& file,
+                                                            const std::map<std::string, std::string>& flags);
+
+struct ListenAddress {
+  std::string host;
+  std::uint16_t port = 0;
+};
+Result<ListenAddress> parse_listen(std::string_view text);
+
+}  // namespace codespace::server

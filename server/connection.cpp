@@ -1,0 +1,476 @@
+// See connection.h. HTTP/1.1 by Beast; the loop is in Session::run, one step per function.
+#include "server/connection.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/core/detect_ssl.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
+#include <chrono>
+#include <limits>
+
+#include "api/json.h"
+#include "sandbox/sys/clock.h"
+#include "server/error_response.h"
+#include "server/request_id.h"
+
+namespace codespace::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+using asio::as_tuple;
+using asio::awaitable;
+using asio::use_awaitable;
+using tcp = asio::ip::tcp;
+using boost::system::error_code;
+using namespace std::chrono_literals;
+
+constexpr std::uint32_t kHeaderBytes = 32U << 10;
+constexpr std::size_t kTargetBytes = 8U << 10;
+constexpr std::size_t kMaxFields = 100;
+constexpr std::uint64_t kJsonBytes = 4U << 20;
+constexpr std::size_t kPiece = 128U << 10;      // of a streamed body
+constexpr auto kHandshakeTime = 10s;
+constexpr auto kHeaderTime = 10s;
+constexpr auto kIdleTime = 60s;
+constexpr auto kJsonBodyTime = 30s;
+constexpr auto kPieceTime = 30s;                // for each piece: a minimum rate of 4 KiB/s
+constexpr auto kWriteTime = 30s;
+/// A run may take its 60 s, and its answer some more to be collected.
+constexpr auto kWorkTime = 90s;
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+bool is_json(std::string_view content_type) {
+  const std::string type = lower(content_type.substr(0, content_type.find(';')));
+  return type == "application/json" || type.ends_with("+json") || type == "application/json ";
+}
+
+/// Everything known of one request while it is served.
+struct Exchange {
+  std::string request_id;
+  std::string target;
+  std::string route;
+  std::string session_id;
+  std::string owner;
+  std::string_view code;        // of the problem, if one was answered
+  http::verb method = http::verb::unknown;
+  unsigned version = 11;
+  manager::TimePoint arrived;
+  bool keep_alive = true;
+  bool head = false;
+};
+
+template <class Stream>
+class Session {
+ public:
+  Session(Stream& stream, beast::flat_buffer buffer, ConnectionContext& context)
+      : stream_(stream), buffer_(std::move(buffer)), context_(context) {}
+
+  awaitable<void> run() {
+    bool first = true;
+    for (;;) {
+      parser_.emplace();
+      parser_->header_limit(kHeaderBytes);
+      parser_->body_limit(boost::none);  // checked against the route's own limit below
+      lowest().expires_after(first ? kHeaderTime : kIdleTime);
+      if (buffer_.size() == 0 && !co_await wait_for_first_byte()) co_return;
+      Exchange x;
+      x.arrived = std::chrono::steady_clock::now();
+      lowest().expires_after(kHeaderTime);
+      auto [ec, n] = co_await http::async_read_header(stream_, buffer_, *parser_, as_tuple(use_awaitable));
+      if (ec == http::error::end_of_stream) co_return;
+      if (ec) {
+        co_await answer_broken_header(x, ec);
+        co_return;
+      }
+      if (!co_await serve(x)) co_return;
+      first = false;
+    }
+  }
+
+ private:
+  beast::tcp_stream& lowest() { return beast::get_lowest_layer(stream_); }
+
+  awaitable<bool> wait_for_first_byte() {
+    auto [ec, n] = co_await stream_.async_read_some(buffer_.prepare(4096), as_tuple(use_awaitable));
+    if (ec) co_return false;
+    buffer_.commit(n);
+    co_return true;
+  }
+
+  awaitable<void> answer_broken_header(Exchange& x, error_code ec) {
+    x.request_id = mint_request_id();
+    x.keep_alive = false;
+    if (ec == http::error::header_limit)
+      co_await send_problem(x, 431, "header_too_large", "The header is too large", "the header is larger than 32 KiB");
+    else if (ec == beast::error::timeout)
+      co_return;  // half-sent: closed after its time limit
+    else if (ec.category() == make_error_code(http::error::bad_method).category())
+      co_await send_problem(x, 400, "bad_request", "The request is not valid HTTP", "the request is not valid HTTP/1.1: " + ec.message());
+  }
+
+  /// Serves the request whose header was read. False: close the connection.
+  awaitable<bool> serve(Exchange& x) {
+    const auto& header = parser_->get().base();
+    x.method = header.method();
+    x.head = x.method == http::verb::head;
+    x.version = header.version();
+    x.keep_alive = parser_->get().keep_alive();
+    x.target = std::string(header.target());
+    x.request_id = accept_request_id(header["X-Request-Id"]);
+    if (x.target.size() > kTargetBytes)
+      co_return co_await refuse(x, 414, "target_too_long", "The address is too long", "the request target is longer than 8 KiB");
+    if (static_cast<std::size_t>(std::distance(header.begin(), header.end())) > kMaxFields)
+      co_return co_await refuse(x, 431, "header_too_large", "The header is too large", "the request has more than 100 header fields");
+    auto target = parse_target(x.target);
+    if (!target) co_return co_await refuse(x, target.error());
+
+    RoutedRequest request;
+    request.match = match_route(x.method, target->path);
+    if (request.match.entry == nullptr) {
+      const bool wrong_method = !request.match.allowed.empty();
+      Error error{wrong_method ? ErrorCode::method_not_allowed : ErrorCode::not_found, Fault::client, 0,
+                  wrong_method ? "this address takes " + request.match.allowed : "GET /openapi.json lists the addresses", {}};
+      if (wrong_method) allow_ = request.match.allowed;
+      co_return co_await refuse(x, error);
+    }
+    const RouteEntry& entry = *request.match.entry;
+    x.route = std::string(entry.pattern);
+    if (entry.pattern.starts_with("/v1/sessions/")) x.session_id = request.match.parameters[0];
+    if (entry.needs_key) {
+      auto owner = context_.auth.check(header[http::field::authorization], header["X-API-Key"]);
+      if (!owner)
+        co_return co_await refuse(x, Error{ErrorCode::unauthorized, Fault::client, 0,
+                                           "send the key as `Authorization: Bearer KEY`; the server wrote one to <state>/api-key on its first start", {}});
+      x.owner = *owner;
+    }
+    request.target = std::move(*target);
+    request.caller.owner = x.owner;
+    request.caller.arrived = x.arrived;
+    request.caller.idempotency_key = std::string(header["Idempotency-Key"]);
+    if (request.caller.idempotency_key.size() > 255)
+      co_return co_await refuse(x, Error{ErrorCode::invalid_request, Fault::client, 0, "the Idempotency-Key is longer than 255 bytes", {}});
+    if (entry.route == Route::file_put) co_return co_await serve_upload(x, std::move(request));
+    if (!co_await take_body(x, entry, request.body)) co_return false;
+    const bool bytes_of_file = entry.route == Route::file_get && !request.target.query.contains("stat") && !request.target.query.contains("list");
+    if (bytes_of_file) co_return co_await serve_download(x, std::move(request));
+    lowest().expires_after(kWorkTime);
+    auto response = co_await context_.router.serve(std::move(request));
+    if (!response) co_return co_await refuse(x, response.error());
+    co_return co_await send(x, std::move(*response));
+  }
+
+  awaitable<void> continue_if_expected() {
+    if (beast::iequals(parser_->get()[http::field::expect], "100-continue")) {
+      static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+      co_await asio::async_write(stream_, asio::buffer(kContinue), as_tuple(use_awaitable));
+    }
+  }
+
+  /// Reads the next piece of the body; empty at its end, nothing on failure.
+  awaitable<std::optional<std::string>> next_piece() {
+    std::string piece(kPiece, '\0');
+    auto& body = parser_->get().body();
+    body.data = piece.data();
+    body.size = piece.size();
+    body.more = true;
+    while (!parser_->is_done() && body.size == piece.size()) {
+      auto [ec, n] = co_await http::async_read_some(stream_, buffer_, *parser_, as_tuple(use_awaitable));
+      if (ec == http::error::need_buffer) ec = {};
+      if (ec) co_return std::nullopt;
+    }
+    piece.resize(piece.size() - body.size);
+    co_return piece;
+  }
+
+  /// The whole body of a JSON route. False: answered and to be closed.
+  awaitable<bool> take_body(Exchange& x, const RouteEntry& entry, std::string& body) {
+    const std::uint64_t limit = entry.body == BodyKind::json ? kJsonBytes : 64U << 10;
+    const auto length = parser_->content_length();
+    if (length && *length > limit) {
+      x.keep_alive = false;
+      co_await refuse(x, Error{ErrorCode::payload_too_large, Fault::client, 0, "the body has " + std::to_string(*length) + " bytes, the limit here is " + std::to_string(limit), {}});
+      co_return false;
+    }
+    if (parser_->is_done()) co_return true;
+    if (entry.body == BodyKind::json && !is_json(parser_->get()[http::field::content_type])) {
+      x.keep_alive = false;
+      co_await refuse(x, Error{ErrorCode::unsupported_media_type, Fault::client, 0, "send JSON with `Content-Type: application/json`", {}});
+      co_return false;
+    }
+    co_await continue_if_expected();
+    lowest().expires_after(kJsonBodyTime);
+    while (!parser_->is_done()) {
+      auto piece = co_await next_piece();
+      if (!piece) co_return false;
+      body += *piece;
+      if (body.size() > limit) {
+        x.keep_alive = false;
+        co_await refuse(x, Error{ErrorCode::payload_too_large, Fault::client, 0, "the body has more than " + std::to_string(limit) + " bytes", {}});
+        co_return false;
+      }
+    }
+    co_return true;
+  }
+
+  awaitable<bool> serve_upload(Exchange& x, RoutedRequest request) {
+    x.keep_alive = x.keep_alive && !parser_->get().need_eof();
+    manager::FileWriteOptions options;
+    for (const auto& [name, value] : request.target.query) {
+      const bool on = value.empty() || value == "1" || value == "true";
+      if (name == "append") options.append = on;
+      else if (name == "exclusive") options.exclusive = on;
+      else co_return co_await refuse_body(x, Error{ErrorCode::invalid_request, Fault::client, 0, "query parameter `" + name + "` is not known; known: append, exclusive", {}});
+    }
+    const std::string path = request.match.parameters[1];
+    if (auto checked = api::check_path(path); !checked) co_return co_await refuse_body(x, checked.error());
+    const auto length = parser_->content_length();
+    if (length && *length > context_.max_file_bytes)
+      co_return co_await refuse_body(x, Error{ErrorCode::file_too_large, Fault::client, 0, "the file has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(context_.max_file_bytes), {}});
+    auto writer = co_await context_.router.handlers().manager().write_file(x.owner, request.match.parameters[0], path, options);
+    if (!writer) co_return co_await refuse_body(x, writer.error());
+    co_await continue_if_expected();
+    while (!parser_->is_done()) {
+      lowest().expires_after(kPieceTime);
+      auto piece = co_await next_piece();
+      if (!piece) co_return false;  // the writer is dropped and the old file stays
+      if (piece->empty()) continue;
+      lowest().expires_after(kWorkTime);
+      auto written = co_await (*writer)->write(std::move(*piece));
+      if (!written) co_return co_await refuse_body(x, written.error());
+    }
+    lowest().expires_after(kWorkTime);
+    auto done = co_await (*writer)->finish();
+    if (!done) co_return co_await refuse(x, done.error());
+    Response response;
+    response.status = options.append ? 200 : 201;
+    response.body = api::encode(*done, path);
+    co_return co_await send(x, std::move(response));
+  }
+
+  awaitable<bool> serve_download(Exchange& x, RoutedRequest request) {
+    const std::string& session = request.match.parameters[0];
+    const std::string& path = request.match.parameters[1];
+    if (auto checked = api::check_path(path); !checked) co_return co_await refuse(x, checked.error());
+    auto& manager = context_.router.handlers().manager();
+    manager::FileRange range;
+    bool partial = false;
+    const std::string range_header(parser_->get()[http::field::range]);
+    if (!range_header.empty() || x.head) {
+      auto entry = co_await manager.stat(x.owner, session, path);
+      if (!entry) co_return co_await refuse(x, entry.error());
+      if (!range_header.empty()) {
+        if (auto wanted = parse_range(range_header, entry->size)) {
+          if (!*wanted) {
+            content_range_ = "bytes */" + std::to_string(entry->size);
+            co_return co_await refuse(x, wanted->error());
+          }
+          range = **wanted;
+          partial = true;
+        }
+      }
+    }
+    auto reader = co_await manager.read_file(x.owner, session, path, range);
+    if (!reader) co_return co_await refuse(x, reader.error());
+    const std::uint64_t size = (*reader)->entry().size;
+    const std::uint64_t length = std::min(range.length, size > range.offset ? size - range.offset : 0);
+    http::response<http::buffer_body> response;
+    start(response, x, partial ? 206 : 200);
+    response.set(http::field::content_type, "application/octet-stream");
+    response.set(http::field::accept_ranges, "bytes");
+    response.set("Content-Disposition", "attachment");
+    if (partial)
+      response.set(http::field::content_range, "bytes " + std::to_string(range.offset) + "-" + std::to_string(range.offset + length - 1) + "/" + std::to_string(size));
+    response.content_length(length);
+    response.body().data = nullptr;
+    response.body().more = true;
+    http::response_serializer<http::buffer_body> serializer(response);
+    lowest().expires_after(kWriteTime);
+    auto [ec, n] = co_await http::async_write_header(stream_, serializer, as_tuple(use_awaitable));
+    if (ec) co_return false;
+    std::uint64_t sent = 0;
+    while (!x.head && sent < length) {
+      lowest().expires_after(kWorkTime);
+      auto piece = co_await (*reader)->next();
+      if (!piece || piece->empty()) co_return false;  // shorter than promised: the closed connection says so
+      sent += piece->size();
+      lowest().expires_after(kWriteTime);
+      auto [wec, wn] = co_await asio::async_write(stream_, asio::buffer(*piece), as_tuple(use_awaitable));
+      if (wec) co_return false;
+    }
+    log(x, partial ? 206 : 200, sent);
+    co_return x.keep_alive;
+  }
+
+  // --- answers ----------------------------------------------------------------------------------
+
+  template <class Message>
+  void start(Message& response, const Exchange& x, unsigned status) {
+    response.version(x.version);
+    response.result(status);
+    response.keep_alive(x.keep_alive);
+    response.set(http::field::server, "codespaced");
+    response.set("X-Request-Id", x.request_id);
+    response.set("X-Content-Type-Options", "nosniff");
+    response.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox");
+    response.set(http::field::cache_control, "no-store");
+  }
+
+  awaitable<bool> send(Exchange& x, Response answer) {
+    http::response<http::string_body> response;
+    start(response, x, answer.status);
+    if (answer.status != 204) response.set(http::field::content_type, answer.content_type);
+    for (const auto& [name, value] : answer.headers) {
+      if (name == "Server-Timing") {
+        char total[48];
+        std::snprintf(total, sizeof total, ", total;dur=%.2f", elapsed_ms(x));
+        response.set(name, value + total);
+      } else {
+        response.set(name, value);
+      }
+    }
+    const std::size_t size = answer.body.size();
+    response.body() = std::move(answer.body);
+    response.prepare_payload();
+    if (x.head) response.body().clear();  // the length stays that of the GET
+    lowest().expires_after(kWriteTime);
+    auto [ec, n] = co_await write_message(response, x.head);
+    log(x, answer.status, size);
+    co_return !ec && x.keep_alive;
+  }
+
+  awaitable<std::tuple<error_code, std::size_t>> write_message(http::response<http::string_body>& response, bool head) {
+    if (!head) co_return co_await http::async_write(stream_, response, as_tuple(use_awaitable));
+    http::response_serializer<http::string_body> serializer(response);
+    co_return co_await http::async_write_header(stream_, serializer, as_tuple(use_awaitable));
+  }
+
+  awaitable<bool> send_problem(Exchange& x, unsigned status, std::string_view code, std::string_view title, std::string detail) {
+    api::Problem problem;
+    problem.status = static_cast<int>(status);
+    problem.code = code;
+    problem.title = title;
+    problem.detail = std::move(detail);
+    co_return co_await send_problem(x, std::move(problem));
+  }
+
+  awaitable<bool> send_problem(Exchange& x, api::Problem problem) {
+    problem.request_id = x.request_id;
+    problem.instance = x.target.substr(0, 256);
+    x.code = problem.code;
+    Response response;
+    response.status = static_cast<unsigned>(problem.status);
+    response.content_type = "application/problem+json";
+    response.body = api::encode(problem);
+    if (!allow_.empty()) response.headers.emplace_back("Allow", std::exchange(allow_, {}));
+    if (!content_range_.empty()) response.headers.emplace_back("Content-Range", std::exchange(content_range_, {}));
+    if (problem.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+    if (problem.status == 429 || problem.status == 503) response.headers.emplace_back("Retry-After", "1");
+    const std::string kept = problem.code;  // x.code views into it while the line is logged
+    x.code = kept;
+    co_return co_await send(x, std::move(response));
+  }
+
+  /// A refusal before the body was read: what the client still sends is not a next request.
+  awaitable<bool> refuse(Exchange& x, unsigned status, std::string_view code, std::string_view title, std::string detail) {
+    if (!parser_->is_done()) x.keep_alive = false;
+    co_return co_await send_problem(x, status, code, title, std::move(detail));
+  }
+
+  awaitable<bool> refuse_body(Exchange& x, Error error) {
+    x.keep_alive = false;
+    co_return co_await refuse(x, std::move(error));
+  }
+
+  awaitable<bool> refuse(Exchange& x, Error error) {
+    if (!parser_->is_done()) x.keep_alive = false;
+    const PublicError shown = public_error(error.code);
+    api::Problem problem;
+    problem.status = static_cast<int>(shown.status);
+    problem.code = shown.code;
+    problem.title = shown.title;
+    problem.pointer = error.pointer;
+    // What a system call said is for our log; the client hears what it can act on.
+    const bool ours = error.fault == Fault::server;
+    problem.detail = ours ? "this is the server's fault; its log has more under request_id " + x.request_id : error.what;
+    if (ours) {
+      context_.log.error("request failed request_id={} session_id={} code={} errno={} what=\"{}\"", x.request_id, x.session_id,
+                         shown.code, error.sys_errno, error.what);
+      if (error.code != ErrorCode::internal && error.code != ErrorCode::sandbox_failed) problem.detail = error.what;
+    }
+    if (error.code == ErrorCode::session_ended) {
+      auto info = co_await context_.router.handlers().manager().find(x.owner, x.session_id);
+      if (info) problem.ended = std::move(*info);
+    }
+    co_return co_await send_problem(x, std::move(problem));
+  }
+
+  static double elapsed_ms(const Exchange& x) {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - x.arrived).count();
+  }
+
+  void log(const Exchange& x, unsigned status, std::uint64_t bytes) {
+    context_.log.info("request request_id={} method={} route={} status={} ms={:.2f} bytes={} session_id={} key_id={} code={}", x.request_id,
+                      std::string_view(http::to_string(x.method)), x.route.empty() ? "-" : x.route, status, elapsed_ms(x), bytes,
+                      printable(x.session_id), x.owner.empty() ? "-" : x.owner, x.code.empty() ? "-" : x.code);
+  }
+
+  Stream& stream_;
+  beast::flat_buffer buffer_;
+  ConnectionContext& context_;
+  std::optional<http::request_parser<http::buffer_body>> parser_;
+  std::string allow_;
+  std::string content_range_;
+};
+
+bool plain_permitted(const tcp::socket& socket) {
+  error_code ec;
+  const auto peer = socket.remote_endpoint(ec).address();
+  const auto own = socket.local_endpoint(ec).address();
+  return !ec && peer.is_loopback() && own.is_loopback();
+}
+
+}  // namespace
+
+awaitable<void> serve_connection(tcp::socket socket, std::shared_ptr<asio::ssl::context> tls, ConnectionContext context) {
+  error_code ignored;
+  socket.set_option(tcp::no_delay(true), ignored);
+  const bool plain = plain_permitted(socket);
+  beast::tcp_stream stream(std::move(socket));
+  beast::flat_buffer buffer(64U << 10);
+  stream.expires_after(kHandshakeTime);
+  auto [detect_error, is_tls] = co_await beast::async_detect_ssl(stream, buffer, as_tuple(use_awaitable));
+  if (detect_error) co_return;
+  if (is_tls) {
+    beast::ssl_stream<beast::tcp_stream> secure(std::move(stream), *tls);
+    beast::get_lowest_layer(secure).expires_after(kHandshakeTime);
+    auto [handshake_error, used] = co_await secure.async_handshake(asio::ssl::stream_base::server, buffer.data(), as_tuple(use_awaitable));
+    if (handshake_error) co_return;
+    buffer.consume(used);
+    Session session(secure, std::move(buffer), context);
+    co_await session.run();
+    beast::get_lowest_layer(secure).expires_after(1s);
+    co_await secure.async_shutdown(as_tuple(use_awaitable));
+    co_return;
+  }
+  if (!plain) {
+    static constexpr std::string_view kTlsOnly =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: 107\r\n\r\n"
+        "{\"status\":400,\"code\":\"tls_required\",\"detail\":\"plain HTTP is served on loopback only; use https:// here\"}   ";
+    co_await asio::async_write(stream, asio::buffer(kTlsOnly), as_tuple(use_awaitable));
+    co_return;
+  }
+  Session session(stream, std::move(buffer), context);
+  co_await session.run();
+  stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+}
+
+}  // namespace codespace::server

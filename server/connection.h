@@ -1,0 +1,30 @@
+// One client connection, from its first byte to its last: TLS or not, one request after the
+// other, limits and time limits set before anything is read. Runs as one coroutine on one
+// strand; nothing of it is touched by another thread.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <memory>
+#include <spdlog/logger.h>
+
+#include "server/auth.h"
+#include "server/router.h"
+
+namespace codespace::server {
+
+/// What all connections share; owned by main.
+struct ConnectionContext {
+  Router& router;
+  const Auth& auth;
+  spdlog::logger& log;
+  std::uint64_t max_file_bytes = 0;
+};
+
+/// Serves the socket until it is closed. `tls` is held for the connection's life, so a reload
+/// of the certificate affects new ones only.
+boost::asio::awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket,
+                                              std::shared_ptr<boost::asio::ssl::context> tls, ConnectionContext context);
+
+}  // namespace codespace::server
