@@ -136,7 +136,8 @@ boost::asio::awaitable<Result<manager::RunRecord>> Handlers::run_once(Caller cal
                                                                       std::map<std::string, std::string> files) {
   for (auto& [path, content] : files) {
     if (auto checked = check_path(path); !checked) co_return std::unexpected(checked.error());
-    auto writer = co_await manager_.write_file(caller.owner, session_id, path, manager::FileWriteOptions{});
+    const manager::FileWriteOptions options;
+    auto writer = co_await manager_.write_file(caller.owner, session_id, path, options);
     if (!writer) co_return std::unexpected(writer.error());
     constexpr std::size_t kPiece = 256U << 10;
     for (std::size_t at = 0; at < content.size(); at += kPiece) {

@@ -137,8 +137,10 @@ class Session {
     request.match = match_route(x.method, target->path);
     if (request.match.entry == nullptr) {
       const bool wrong_method = !request.match.allowed.empty();
-      Error error{wrong_method ? ErrorCode::method_not_allowed : ErrorCode::not_found, Fault::client, 0,
-                  wrong_method ? "this address takes " + request.match.allowed : "GET /openapi.json lists the addresses", {}};
+      Error error;
+      error.code = wrong_method ? ErrorCode::method_not_allowed : ErrorCode::not_found;
+      error.fault = Fault::client;
+      error.what = wrong_method ? "this address takes " + request.match.allowed : "GET /openapi.json lists the addresses";
       if (wrong_method) allow_ = request.match.allowed;
       co_return co_await refuse(x, error);
     }
@@ -148,8 +150,7 @@ class Session {
     if (entry.needs_key) {
       auto owner = context_.auth.check(header[http::field::authorization], header["X-API-Key"]);
       if (!owner)
-        co_return co_await refuse(x, Error{ErrorCode::unauthorized, Fault::client, 0,
-                                           "send the key as `Authorization: Bearer KEY`; the server wrote one to <state>/api-key on its first start", {}});
+        co_return co_await refuse_with(x, ErrorCode::unauthorized, "send the key as `Authorization: Bearer KEY`; the server wrote one to <state>/api-key on its first start");
       x.owner = *owner;
     }
     request.target = std::move(*target);
@@ -157,7 +158,7 @@ class Session {
     request.caller.arrived = x.arrived;
     request.caller.idempotency_key = std::string(header["Idempotency-Key"]);
     if (request.caller.idempotency_key.size() > 255)
-      co_return co_await refuse(x, Error{ErrorCode::invalid_request, Fault::client, 0, "the Idempotency-Key is longer than 255 bytes", {}});
+      co_return co_await refuse_with(x, ErrorCode::invalid_request, "the Idempotency-Key is longer than 255 bytes");
     if (entry.route == Route::file_put) co_return co_await serve_upload(x, std::move(request));
     if (!co_await take_body(x, entry, request.body)) co_return false;
     const bool bytes_of_file = entry.route == Route::file_get && !request.target.query.contains("stat") && !request.target.query.contains("list");
@@ -197,13 +198,13 @@ class Session {
     const auto length = parser_->content_length();
     if (length && *length > limit) {
       x.keep_alive = false;
-      co_await refuse(x, Error{ErrorCode::payload_too_large, Fault::client, 0, "the body has " + std::to_string(*length) + " bytes, the limit here is " + std::to_string(limit), {}});
+      co_await refuse_with(x, ErrorCode::payload_too_large, "the body has " + std::to_string(*length) + " bytes, the limit here is " + std::to_string(limit));
       co_return false;
     }
     if (parser_->is_done()) co_return true;
     if (entry.body == BodyKind::json && !is_json(parser_->get()[http::field::content_type])) {
       x.keep_alive = false;
-      co_await refuse(x, Error{ErrorCode::unsupported_media_type, Fault::client, 0, "send JSON with `Content-Type: application/json`", {}});
+      co_await refuse_with(x, ErrorCode::unsupported_media_type, "send JSON with `Content-Type: application/json`");
       co_return false;
     }
     co_await continue_if_expected();
@@ -214,7 +215,7 @@ class Session {
       body += *piece;
       if (body.size() > limit) {
         x.keep_alive = false;
-        co_await refuse(x, Error{ErrorCode::payload_too_large, Fault::client, 0, "the body has more than " + std::to_string(limit) + " bytes", {}});
+        co_await refuse_with(x, ErrorCode::payload_too_large, "the body has more than " + std::to_string(limit) + " bytes");
         co_return false;
       }
     }
@@ -228,13 +229,13 @@ class Session {
       const bool on = value.empty() || value == "1" || value == "true";
       if (name == "append") options.append = on;
       else if (name == "exclusive") options.exclusive = on;
-      else co_return co_await refuse_body(x, Error{ErrorCode::invalid_request, Fault::client, 0, "query parameter `" + name + "` is not known; known: append, exclusive", {}});
+      else co_return co_await refuse_body_with(x, ErrorCode::invalid_request, "query parameter `" + name + "` is not known; known: append, exclusive");
     }
     const std::string path = request.match.parameters[1];
     if (auto checked = api::check_path(path); !checked) co_return co_await refuse_body(x, checked.error());
     const auto length = parser_->content_length();
     if (length && *length > context_.max_file_bytes)
-      co_return co_await refuse_body(x, Error{ErrorCode::file_too_large, Fault::client, 0, "the file has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(context_.max_file_bytes), {}});
+      co_return co_await refuse_body_with(x, ErrorCode::file_too_large, "the file has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(context_.max_file_bytes));
     auto writer = co_await context_.router.handlers().manager().write_file(x.owner, request.match.parameters[0], path, options);
     if (!writer) co_return co_await refuse_body(x, writer.error());
     co_await continue_if_expected();
@@ -383,6 +384,21 @@ class Session {
   awaitable<bool> refuse(Exchange& x, unsigned status, std::string_view code, std::string_view title, std::string detail) {
     if (!parser_->is_done()) x.keep_alive = false;
     co_return co_await send_problem(x, status, code, title, std::move(detail));
+  }
+
+  // GCC 12 destroys an aggregate written inside a co_await expression twice, so an Error is
+  // always made here, by name.
+  awaitable<bool> refuse_with(Exchange& x, ErrorCode code, std::string what) {
+    Error error;
+    error.code = code;
+    error.fault = Fault::client;
+    error.what = std::move(what);
+    co_return co_await refuse(x, std::move(error));
+  }
+
+  awaitable<bool> refuse_body_with(Exchange& x, ErrorCode code, std::string what) {
+    x.keep_alive = false;
+    co_return co_await refuse_with(x, code, std::move(what));
   }
 
   awaitable<bool> refuse_body(Exchange& x, Error error) {

@@ -28,7 +28,7 @@ def facts(deployment):
         "mounts of the host": len(host.mounts()),
         "mounts of the launcher": len(host.mounts(deployment.launcher.pid)),
         "control groups": len(host.cgroups_named(host.base_group(deployment.runtime))),
-        "processes": len(host.of_users(deployment.id_first, 262144)),
+        "processes": len(host.of_users(deployment.id_first, deployment.id_count)),
         "sockets": len(list(sessions.iterdir())),
         "gateway descriptors": len(host.descriptors(deployment.gateway.pid)),
         "launcher descriptors": len(host.descriptors(deployment.launcher.pid)),

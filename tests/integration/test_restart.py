@@ -8,13 +8,13 @@ import pytest
 
 import host
 from client import Session
-from deployment import ID_COUNT, ID_FIRST, Deployment
+from deployment import Deployment
 
 
 @pytest.fixture
 def own(request, image):
     """A deployment that this test may stop and start."""
-    made = Deployment(request.config.getoption("--build"), request.config.getoption("--images"), image, ID_FIRST + ID_COUNT)
+    made = Deployment(request.config.getoption("--build"), request.config.getoption("--images"), image)
     try:
         made.start()
         yield made

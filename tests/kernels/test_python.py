@@ -41,6 +41,12 @@ def test_tracebacks_show_source_of_earlier_cells_and_no_driver(python):
     ]
 
 
+def test_an_error_inside_display_shows_no_driver(python):
+    lines = python.run("class B:\n    def _repr_html_(self): return 1 / 0\ndisplay(B())").error[2]
+    assert [line for line in lines if line.startswith("  File")] == [
+        '  File "<cell 1>", line 3, in <module>', '  File "<cell 1>", line 2, in _repr_html_']
+
+
 def test_chained_errors_are_whole(python):
     lines = python.run("try:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('v') from e").error[2]
     assert "KeyError: 'k'" in lines and lines[-1] == "ValueError: v"
@@ -78,7 +84,9 @@ def test_an_endless_loop_is_interrupted(python):
     python.wait_for_output(b"begun")
     python.interrupt()
     outcome = python.finish()
-    assert outcome.error[0] == "KeyboardInterrupt" and outcome.error[2][-1] == "KeyboardInterrupt"
+    assert outcome.error[0] == "KeyboardInterrupt"
+    assert outcome.error[2] == ["Traceback (most recent call last):", '  File "<cell 1>", line 3, in <module>',
+                                "    while True: pass", "KeyboardInterrupt"]
     assert python.run("kept").main == "3"
 
 

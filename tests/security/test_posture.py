@@ -108,7 +108,7 @@ def test_id_maps(deployment, used):
         for pid in (view.init, *tenants(view)):
             assert maps(pid, kind), (pid, kind)
             for inside, outside, count in maps(pid, kind):
-                assert deployment.id_first <= outside and outside + count <= deployment.id_first + 262144, (inside, outside, count)
+                assert deployment.id_first <= outside and outside + count <= deployment.id_first + deployment.id_count, (inside, outside, count)
     assert host.read(f"/proc/{view.init}/setgroups").strip() == "deny"
 
 

@@ -40,7 +40,7 @@ def test_bomb(bomb, make_session, deployment):
     assert record["outcome"] in ("error", "out_of_memory", "timed_out", "kernel_died"), record["outcome"]
     assert record["stdout"].startswith("before\n"), record
     assert record["memory_peak_bytes"] <= MEMORY, record["memory_peak_bytes"]
-    assert record["pids_peak"] <= 40
+    assert record["pids_peak"] <= 41  # with the one fork that was refused
     if bomb in ("heap", "anonymous map", "memory file"):
         assert record["outcome"] == "out_of_memory" and record["killed_by"] == "memory", record
     # What a file system holds is the session's until it is deleted: make room, then go on.

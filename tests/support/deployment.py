@@ -14,7 +14,9 @@ import tempfile
 import client
 import host
 
-ID_FIRST, ID_COUNT = 1750000000, 262144
+# One of 600 ranges, below that of an installed service, so that two test runs and the service
+# are told apart by the ids of their processes.
+ID_FIRST, ID_COUNT, ID_RANGES = 1700000000, 262144, 600
 START_BOUND_S = 30
 STOP_BOUND_S = 20
 # The binds are private to the daemon: the service users may not be able to walk to the
@@ -36,11 +38,12 @@ def ensure_user(name):
 
 
 class Deployment:
-    def __init__(self, build, images, image, id_first=ID_FIRST):
+    def __init__(self, build, images, image):
         self.bin = pathlib.Path(build).resolve() / "bin"
         self.store = pathlib.Path(images).resolve()
         self.image = image
-        self.id_first = id_first
+        self.id_first = ID_FIRST + ID_COUNT * secrets.randbelow(ID_RANGES)
+        self.id_count = ID_COUNT
         for program in ("codespaced", "codespace-launcher", "codespace-init"):
             if not (self.bin / program).exists():
                 raise AssertionError(f"{self.bin / program} is missing: build first (cmake --build --preset release)")
@@ -181,6 +184,17 @@ class Deployment:
             left.append(f"logs: {self.logs}")
         return left
 
+    def _remove_base_groups(self):
+        """The launcher has no privilege left to remove its own base group when it ends, so who
+        started it as root does; that works only if no process and no session group is left."""
+        left = []
+        for group in host.cgroups_named(host.base_group(self.runtime)):
+            try:
+                os.rmdir(group)
+            except OSError as error:
+                left.append(f"control group {group}: {error.strerror}")
+        return left
+
     def left_overs(self):
         """What must be gone once both have stopped."""
         def gone():
@@ -190,7 +204,7 @@ class Deployment:
             host.wait_until(gone, 5, "an end of all processes with session ids")
         except AssertionError:
             left += [f"process {p} {host.cmdline(p)}" for p in host.of_users(self.id_first, ID_COUNT)]
-        left += [f"control group {g}" for g in host.cgroups_named(host.base_group(self.runtime))]
+        left += self._remove_base_groups()
         left += [f"mount {m}" for m in host.mounts() if m not in self._mounts_before and "codespace" in m]
         left += [f"socket {s}" for s in self.base.rglob("*.sock")]
         return left

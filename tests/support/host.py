@@ -25,17 +25,17 @@ def pids():
 
 
 def read(path):
-    """Text of a /proc file; empty if the process is gone."""
+    """Text of a /proc file; empty if the process is gone, or not even root may look."""
     try:
         return pathlib.Path(path).read_bytes().decode("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
 
 
 def link(path):
     try:
         return os.readlink(path)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
 
 
@@ -140,9 +140,11 @@ class SessionView:
                 and status(pid).get("PPid", "").strip() == str(self.init)]
 
     def strangers(self):
-        """Members other than init and its kernels: what a run or command left running."""
+        """Members other than init and its kernels: what a run or command left running. A dead
+        child that a living kernel has not waited for is the tenant's own business."""
         known = {self.init, *self.kernels()}
-        return {pid: cmdline(pid) or status(pid).get("Name") for pid in self.members() if pid not in known}
+        return {pid: cmdline(pid) or status(pid).get("Name") for pid in self.members()
+                if pid not in known and state(pid) not in "ZX"}
 
     def assert_nothing_runs(self, bound_s=2):
         """Helpers of a file operation may be ending: bounded, not immediate."""

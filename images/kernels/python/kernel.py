@@ -360,6 +360,17 @@ def tenant_traceback(tb):
     return tb
 
 
+def drop_driver_frames(error):
+    """Takes frames of this driver (its signal handler, display) out of an error and those it came from."""
+    own = serve.__code__.co_filename.rpartition("/")[0] + "/"
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is not None:
+            one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(own)]
+            todo += [one.__cause__, one.__context__]
+
+
 def format_error(error):
     try:
         traceback = import_stdlib("traceback")
@@ -368,7 +379,9 @@ def format_error(error):
         if tb is None and error.__cause__ is None and error.__context__ is None:
             lines = traceback.format_exception_only(error)
         else:
-            lines = traceback.format_exception(type(error), error, tb)
+            whole = traceback.TracebackException(type(error), error, tb, compact=True)
+            drop_driver_frames(whole)
+            lines = whole.format()
         return "".join(lines).rstrip("\n").split("\n")
     except BaseException:  # a __str__ or __class__ that fights back
         return ["%s: <the error's text could not be made>" % type(error).__name__]
