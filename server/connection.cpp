@@ -185,7 +185,8 @@ class Session {
     body.more = true;
     while (!parser_->is_done() && body.size == piece.size()) {
       auto [ec, n] = co_await http::async_read_some(stream_, buffer_, *parser_, as_tuple(use_awaitable));
-      if (ec == http::error::need_buffer) ec = {};
+      if (ec == http::error::need_buffer || ec == http::error::end_of_chunk) ec = {};
+      if (ec) context_.log.debug("body broke off what=\"{}\"", ec.message());
       if (ec) co_return std::nullopt;
     }
     piece.resize(piece.size() - body.size);

@@ -69,7 +69,9 @@ Result<Target> parse_target(std::string_view target) {
     if (!decode(pair.substr(0, equals), true, key) ||
         !decode(equals == std::string_view::npos ? std::string_view() : pair.substr(equals + 1), true, value))
       return refuse("the query has a broken percent escape, NUL or a control character");
-    if (!out.query.emplace(std::move(key), std::move(value)).second && pair.substr(0, equals) != "label")
+    if (key == "label") {
+      out.labels.push_back(std::move(value));
+    } else if (!out.query.emplace(std::move(key), std::move(value)).second)
       return refuse("a query parameter is there twice");
   }
   return out;

@@ -21,6 +21,7 @@ namespace http = boost::beast::http;
 struct Target {
   std::string path;                          // percent-decoded once
   std::map<std::string, std::string> query;  // decoded; a key without value has ""
+  std::vector<std::string> labels;           // values of `label`, the one parameter that may repeat
 };
 
 /// Takes the request target apart. Refuses NUL, control characters and broken escapes.

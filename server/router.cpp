@@ -67,13 +67,14 @@ Result<std::uint32_t> number(const Target& target, const char* name, std::uint32
 
 Result<manager::SessionQuery> session_query(const Target& target) {
   manager::SessionQuery query;
+  for (const std::string& label : target.labels) {
+    const std::size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return client_error(ErrorCode::invalid_request, "query parameter `label` must be NAME=VALUE");
+    query.labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
   for (const auto& [name, value] : target.query) {
-    if (name == "label") {
-      const std::size_t equals = value.find('=');
-      if (equals == std::string::npos || equals == 0)
-        return client_error(ErrorCode::invalid_request, "query parameter `label` must be NAME=VALUE");
-      query.labels[value.substr(0, equals)] = value.substr(equals + 1);
-    } else if (name == "status") {
+    if (name == "status") {
       query.status = api::status_by_name(value);
       if (!query.status)
         return client_error(ErrorCode::invalid_request, "query parameter `status` must be starting, running, paused, ending or ended");
@@ -204,7 +205,8 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
       if (!*list) co_return to_response(co_await handlers_.stat(std::move(caller), p[0], p[1]), 200);
       auto depth = number(r.target, "depth", 1, 1, 64);
       if (!depth) co_return std::unexpected(depth.error());
-      co_return to_response(co_await handlers_.list_files(std::move(caller), p[0], p[1].empty() ? "." : p[1], *depth), 200);
+      if (p[1].empty()) p[1] = ".";  // named before the co_await: GCC 12 frees a conditional temporary twice
+      co_return to_response(co_await handlers_.list_files(std::move(caller), p[0], p[1], *depth), 200);
     }
     case Route::file_delete: {
       auto recursive = flag(r.target, "recursive");

@@ -43,10 +43,11 @@ def api(deployment):
     client = deployment.client()
     yield client
     client.close()
+    deployment.assert_alive()
 
 
 @pytest.fixture
-def make_session(api, image):
+def make_session(deployment, api, image):
     """Makes sessions; all of them are deleted after the test."""
     from client import Session
 
@@ -58,6 +59,7 @@ def make_session(api, image):
         return session
 
     yield make
+    deployment.assert_alive()
     for session in made:
         session.delete()
 

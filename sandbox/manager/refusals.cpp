@@ -109,7 +109,7 @@ Error explain_file_errno(int file_errno, std::string_view path) {
     case EACCES:
     case EPERM:
       return client(ErrorCode::permission_denied,
-                    "the modes of " + name + ", or of a directory above it, do not permit this", file_errno);
+                    "the modes of " + name + ", or of a directory above it, do not permit this; a session writes in /workspace, /tmp and /home/sandbox", file_errno);
     case EROFS:
       return client(
           ErrorCode::permission_denied,

@@ -67,6 +67,7 @@ def test_https_on_the_same_port(deployment):
         urllib.request.urlopen(f"https://localhost:{deployment.port}/healthz", context=ssl.create_default_context(), timeout=10)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_old_tls_is_refused(deployment):
     """TLS 1.1 is not spoken."""
     context = ssl.create_default_context(cafile=str(deployment.state / "tls/ca.pem"))

@@ -51,7 +51,9 @@ def has_sys_resource():
 
 
 def outside(program, name, argument=None, namespaces=True):
-    command = [*(OWN_NAMESPACES if namespaces else []), str(program), name, *([argument] if argument else [])]
+    # The shell stays and is PID 1, so that attacks on PID 1 meet another process than themselves.
+    around = [*OWN_NAMESPACES, "sh", "-c", '"$@"; exit $?', "sh"] if namespaces else []
+    command = [*around, str(program), name, *([argument] if argument else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd="/")
     return done.returncode, done.stdout.strip()
 

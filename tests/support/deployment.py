@@ -144,6 +144,15 @@ class Deployment:
             shutil.copy(self.bin / "codespaced", copy)
         return copy
 
+    def assert_alive(self):
+        """Fails if a daemon died of a test, and starts it again, so that only that test fails."""
+        died = []
+        for name, process, start in (("launcher", self.launcher, self.start_launcher), ("gateway", self.gateway, self.start_gateway)):
+            if process.poll() is not None:
+                died.append(f"the {name} died with {process.returncode}; its log ends with:\n{self.log(name)[-2000:]}")
+                start()
+        assert not died, "\n".join(died)
+
     # --- stop -------------------------------------------------------------------------------
 
     def _stop(self, process, sign):

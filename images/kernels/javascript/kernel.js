@@ -454,8 +454,9 @@ function serve() {
       if (pending.readUInt32LE(0) !== EXECUTE || run !== null) reallyExit(1);
       const payload = pending.subarray(8, 8 + length);
       pending = pending.subarray(8 + length);
-      // After this round of events: an interrupt that was meant for the run before is seen first.
-      setImmediate(start, payload.readUInt32LE(0), payload.toString('utf8', 4));
+      // Two rounds of events later: an interrupt that was meant for the run before may have come
+      // while this frame was being read, and Node sees it only in the next round.
+      setImmediate(() => setImmediate(start, payload.readUInt32LE(0), payload.toString('utf8', 4)));
     }
   });
   // The session goes away.
