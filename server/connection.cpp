@@ -39,6 +39,8 @@ constexpr auto kIdleTime = 60s;
 constexpr auto kJsonBodyTime = 30s;
 constexpr auto kPieceTime = 30s;                // for each piece: a minimum rate of 4 KiB/s
 constexpr auto kWriteTime = 30s;
+constexpr auto kLingerTime = 5s;                // after a refusal, for what is still on its way
+constexpr std::size_t kLingerBytes = 16U << 20;
 /// A run may take its 60 s, and its answer some more to be collected.
 constexpr auto kWorkTime = 90s;
 
@@ -89,9 +91,15 @@ class Session {
       if (ec == http::error::end_of_stream) co_return;
       if (ec) {
         co_await answer_broken_header(x, ec);
+        co_return co_await linger();
+      }
+      context_.router.in_flight.fetch_add(1);
+      const bool goes_on = co_await serve(x);
+      context_.router.in_flight.fetch_sub(1);
+      if (!goes_on) {
+        if (!parser_->is_done()) co_await linger();
         co_return;
       }
-      if (!co_await serve(x)) co_return;
       first = false;
     }
   }
@@ -104,6 +112,20 @@ class Session {
     if (ec) co_return false;
     buffer_.commit(n);
     co_return true;
+  }
+
+  /// A client that still sends when we close gets a reset and may never see the answer, so what
+  /// it sends is taken and dropped for a while.
+  awaitable<void> linger() {
+    error_code ignored;
+    lowest().socket().shutdown(tcp::socket::shutdown_send, ignored);
+    lowest().expires_after(kLingerTime);
+    std::vector<char> sink(64U << 10);
+    for (std::size_t taken = 0; taken < kLingerBytes;) {
+      auto [ec, n] = co_await lowest().async_read_some(asio::buffer(sink), as_tuple(use_awaitable));
+      if (ec) co_return;
+      taken += n;
+    }
   }
 
   awaitable<void> answer_broken_header(Exchange& x, error_code ec) {
@@ -186,8 +208,10 @@ class Session {
     while (!parser_->is_done() && body.size == piece.size()) {
       auto [ec, n] = co_await http::async_read_some(stream_, buffer_, *parser_, as_tuple(use_awaitable));
       if (ec == http::error::need_buffer || ec == http::error::end_of_chunk) ec = {};
-      if (ec) context_.log.debug("body broke off what=\"{}\"", ec.message());
-      if (ec) co_return std::nullopt;
+      if (ec) {
+        body_error_ = ec;
+        co_return std::nullopt;
+      }
     }
     piece.resize(piece.size() - body.size);
     co_return piece;
@@ -212,7 +236,11 @@ class Session {
     lowest().expires_after(kJsonBodyTime);
     while (!parser_->is_done()) {
       auto piece = co_await next_piece();
-      if (!piece) co_return false;
+      if (!piece) {
+        if (body_error_.category() == make_error_code(http::error::bad_chunk).category())
+          co_await refuse_body_with(x, ErrorCode::invalid_request, "the body is not valid: " + body_error_.message());
+        co_return false;
+      }
       body += *piece;
       if (body.size() > limit) {
         x.keep_alive = false;
@@ -444,6 +472,7 @@ class Session {
   beast::flat_buffer buffer_;
   ConnectionContext& context_;
   std::optional<http::request_parser<http::buffer_body>> parser_;
+  error_code body_error_;      // why next_piece() gave nothing
   std::string allow_;
   std::string content_range_;
 };

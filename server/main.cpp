@@ -13,6 +13,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstddef>
 #include <cstring>
@@ -236,7 +237,13 @@ int serve(const Config& config) {
         signals.async_wait([&](boost::system::error_code ec, int) {
           if (!ec) std::_Exit(0);
         });
-        co_await (*sessions)->shutdown(std::chrono::seconds(config.drain_timeout_s));
+        const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(config.drain_timeout_s);
+        asio::steady_timer pause(io);
+        while (router.in_flight > 0 && std::chrono::steady_clock::now() < give_up) {
+          pause.expires_after(std::chrono::milliseconds(20));
+          co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+        }
+        co_await (*sessions)->shutdown(std::chrono::seconds(2));
         connections.stop();
         signals.cancel();
         io.stop();

@@ -55,6 +55,8 @@ class Router {
   [[nodiscard]] api::Handlers& handlers() { return handlers_; }
   /// While draining, readyz says so and load balancers go elsewhere.
   std::atomic<bool> draining{false};
+  /// Requests being served, for the drain to wait for.
+  std::atomic<int> in_flight{0};
 
  private:
   boost::asio::awaitable<Result<Response>> ready(bool verbose);

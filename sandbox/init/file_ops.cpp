@@ -491,6 +491,11 @@ bool is_file_request(std::uint32_t type) {
          type <= static_cast<std::uint32_t>(InitRequest::file_remove);
 }
 
+bool writes_file_data(std::uint32_t type) {
+  const auto request = static_cast<InitRequest>(type);
+  return request == InitRequest::file_write || request == InitRequest::file_move;
+}
+
 std::uint64_t file_time_limit_ns(std::uint32_t type) {
   const auto request = static_cast<InitRequest>(type);
   return request == InitRequest::file_read || request == InitRequest::file_write ? kTransferLimitNs : kWorkLimitNs;

@@ -14,6 +14,9 @@ namespace codespace::init {
 /// True for request types that file_ops serves.
 bool is_file_request(std::uint32_t type);
 
+/// True for requests that may write file contents.
+bool writes_file_data(std::uint32_t type);
+
 /// Longest that one file request may take, in nanoseconds: transfers, and everything else.
 std::uint64_t file_time_limit_ns(std::uint32_t type);
 

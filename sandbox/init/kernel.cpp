@@ -83,7 +83,7 @@ void Kernel::next() {
 }
 
 void Kernel::start() {
-  SpawnError error;
+  queue_.front()->started_ns = sys::monotonic_ns();  // what follows is its start, not its wait
   group_ = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
   if (!group_->ok()) return fail_start({Stage::spawn_cgroup, errno});
   int pair[2];
@@ -139,7 +139,7 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   current_ = run;
   loop_.cancel(run->queue_timer);
   const std::uint64_t now = sys::monotonic_ns();
-  run->started_ns = now;
+  if (run->started_ns == 0) run->started_ns = now;
   run->done.started_wall_ms = sys::wall_ms();
   run->done.execution_count = ++execution_count_;
   if (had_context_) run->done.flags |= wire::kContextReset;

@@ -101,6 +101,7 @@ void Run::finish() {
   w.u32(done.pids_peak);
   w.i64(done.started_wall_ms);
   finished_ = true;
+  if (on_finished) on_finished(*this);
   append(wire::InitReply::done, w);
 }
 

@@ -61,6 +61,9 @@ class Run {
   /// Called after the log grew; the connections attached to the run listen here.
   std::vector<std::function<void()>*> listeners;
 
+  /// Called once when the facts are complete.
+  std::function<void(const Run&)> on_finished;
+
   // Facts, filled in by whoever drives the run.
   wire::RunDone done;
   std::uint64_t created_ns = 0;

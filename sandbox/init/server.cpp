@@ -119,6 +119,7 @@ void Server::handle(Connection& c, std::uint32_t type, std::string_view payload,
         w.u64(s.f_files - s.f_ffree);
         w.u64(s.f_files);
       }
+      w.u64(session_.out_of_memory_ends());
       return answer(c, InitReply::stats, w);
     }
     default: return refuse(c, Refusal::bad_request, "unknown request");

@@ -23,6 +23,9 @@ std::shared_ptr<Run> Session::start(RunRequest request) {
   forget_old_runs();
   auto run = std::make_shared<Run>(std::move(request));
   run->created_ns = sys::monotonic_ns();
+  run->on_finished = [this](const Run& ended) {
+    if (ended.done.outcome == wire::Outcome::out_of_memory) ++out_of_memory_ends_;
+  };
   runs_.emplace(run->request().id, run);
   order_.push_back(run->request().id);
   if (run->request().is_command) {
@@ -97,12 +100,18 @@ void Session::forget_old_runs() {
 
 bool Session::serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early) {
   if (file_helpers_ >= kMaxFileHelpers) return false;
+  // The pages of a tmpfs are charged to the group of who writes them: an upload must not fill
+  // init's own reserve, so its helper works inside the tenant's limit.
+  const bool writes = writes_file_data(type);
+  if (writes && !upload_group_) upload_group_ = std::make_unique<RunGroup>(backend_, "uploads");
+  if (writes && !upload_group_->ok()) return false;
   const pid_t pid = ::fork();
   if (pid < 0) return false;
   if (pid == 0) {
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    if (writes && !upload_group_->join_self()) ::_exit(2);
     // Nothing but the connection: no other client's, no kernel's channel, no cgroup.
     constexpr int kConnection = 3;
     if (connection != kConnection && ::dup2(connection, kConnection) < 0) ::_exit(2);

@@ -39,6 +39,8 @@ class Session {
 
   [[nodiscard]] std::uint32_t kernels_alive() const;
   [[nodiscard]] std::uint32_t runs_active() const;
+  /// Runs and commands so far that ended for memory; v1 counts kills per group, not per tree.
+  [[nodiscard]] std::uint64_t out_of_memory_ends() const { return out_of_memory_ends_; }
 
  private:
   void start_command(const std::shared_ptr<Run>& run);
@@ -54,6 +56,8 @@ class Session {
   std::map<wire::RunId, std::shared_ptr<Run>> runs_;
   std::deque<wire::RunId> order_;  // of runs_, oldest first
   std::size_t file_helpers_ = 0;
+  std::uint64_t out_of_memory_ends_ = 0;
+  std::unique_ptr<RunGroup> upload_group_;  // what uploads write counts against the tenant's memory
 };
 
 }  // namespace codespace::init

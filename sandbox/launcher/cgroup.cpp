@@ -173,7 +173,7 @@ std::string session_group(std::string_view session) { return "s" + std::string(s
 
 class CgroupsV2 final : public Cgroups {
  public:
-  CgroupsV2(UniqueFd base, std::string path) : base_(std::move(base)), path_(std::move(path)) {}
+  explicit CgroupsV2(UniqueFd base) : base_(std::move(base)) {}
 
   std::string_view backend() const override { return "v2"; }
 
@@ -268,14 +268,12 @@ class CgroupsV2 final : public Cgroups {
 
   bool remove(std::string_view session) override { return remove_tree(base_.get(), session_group(session)); }
 
-  void remove_base() override {
+  void clear_base() override {
     sweep(base_.get());
-    ::rmdir(path_.c_str());
   }
 
  private:
   UniqueFd base_;
-  std::string path_;
 };
 
 Result<std::unique_ptr<Cgroups>> open_v2(std::string_view name, uid_t owner, gid_t group) {
@@ -314,7 +312,7 @@ Result<std::unique_ptr<Cgroups>> open_v2(std::string_view name, uid_t owner, gid
   }
   if (!sys::write_file_at(base->get(), "cgroup.subtree_control", "+memory +pids +cpu"))
     return sys_error(errno, "enable controllers in " + path);
-  return std::make_unique<CgroupsV2>(std::move(*base), path);
+  return std::make_unique<CgroupsV2>(std::move(*base));
 }
 
 // --- v1 -----------------------------------------------------------------------------------------
@@ -429,10 +427,9 @@ class CgroupsV1 final : public Cgroups {
     return all;
   }
 
-  void remove_base() override {
+  void clear_base() override {
     for (const Base& base : bases_) {
       sweep(base.dir.get());
-      ::rmdir(base.path.c_str());
     }
   }
 

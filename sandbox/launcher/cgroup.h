@@ -69,8 +69,10 @@ class Cgroups {
   virtual CgroupUsage usage(std::string_view session) = 0;
   /// True once every directory is gone; false while a dying process still holds one.
   virtual bool remove(std::string_view session) = 0;
-  /// Removes the base group; the launcher's last act.
-  virtual void remove_base() = 0;
+  /// Removes what is below the base group; the launcher's last act. The base itself lies in a
+  /// directory that belongs to whoever started us: it stays, empty, and the next start takes it
+  /// over; systemd removes it with the service's own group, quickstart.sh --stop by hand.
+  virtual void clear_base() = 0;
 };
 
 }  // namespace codespace::launcher

@@ -470,7 +470,7 @@ int run(int argc, char** argv) {
   ::fprintf(stderr, "<6>ready cgroup=%s sessions_max=%u\n", cgroups->backend().data(), options.ids.count / kIdsPerSession);
   server.run();
   ::unlink("/run/launcher.sock");
-  cgroups->remove_base();
+  cgroups->clear_base();
   return 0;
 }
 

@@ -335,6 +335,8 @@ bool take_stats(std::span<const char> payload, SessionMetrics& metrics) {
     disk.inodes = reader.u64();
     metrics.disks.push_back(std::move(disk));
   }
+  // A v1 group does not count the kills of its children, so the launcher's figure may be low.
+  metrics.oom_kills = std::max(metrics.oom_kills, reader.u64());
   return reader.done();
 }
 

@@ -56,7 +56,8 @@ enum class InitReply : std::uint32_t {
   result = 5,   // u8 is_main_result, u32 count, {bytes mime, bytes data}*  binary MIME types are base64
   error = 6,    // bytes name, bytes value, u32 count, {bytes traceback line}*
   done = 7,     // see RunDone, field by field
-  stats = 8,    // u32 kernels, u32 runs_active, u32 count, {bytes mount, u64 used, u64 size, u64 inodes_used, u64 inodes}*
+  stats = 8,    // u32 kernels, u32 runs_active, u32 count, {bytes mount, u64 used, u64 size, u64 inodes_used, u64 inodes}*,
+                // u64 runs and commands that ended for memory
   entry = 9,    // bytes name (list: relative to the listed path; else the path asked for), u8 kind,
                 // u64 size, u32 mode, u32 uid, u32 gid, i64 mtime_ns, bytes link_target
   data = 10,    // raw bytes

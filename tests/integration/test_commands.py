@@ -125,6 +125,7 @@ def test_out_of_memory(make_session):
     record = session.command("exec python3 -c 'x = bytearray(500 << 20)'")
     assert record["outcome"] == "out_of_memory" and record["killed_by"] == "memory", record
     assert session.shell("echo fine") == "fine\n"
+    assert session.api.get(session.path + "/metrics").ok()["oom_kills"] >= 1
 
 
 def test_find_later(session):

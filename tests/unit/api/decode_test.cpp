@@ -24,7 +24,7 @@ std::string run_with(const std::string& fields) { return R"({"language":"python"
 }  // namespace
 
 TEST_CASE("a run takes its language, code and timeout", "[api]") {
-  const auto spec = decode_run(R"({"language":"python","code":"print(1)","timeout_s":2.5})");
+  const auto spec = decode_run(R"raw({"language":"python","code":"print(1)","timeout_s":2.5})raw");
   REQUIRE(spec);
   CHECK(spec->language == "python");
   CHECK(spec->code == "print(1)");
@@ -118,7 +118,7 @@ TEST_CASE("code has a limit of its own", "[api]") {
 
 TEST_CASE("escapes in a text arrive as what they stand for", "[api]") {
   CHECK(decode_run(R"({"language":"python","code":"a\u0000b\n\"\u00e9\ud83d\ude00"})")->code ==
-        std::string("a\0b\n\"\xC3\xA9\xF0\x9F\x98\x80", 12));
+        std::string("a\0b\n\"\xC3\xA9\xF0\x9F\x98\x80", 11));
   CHECK(error_of(decode_run(R"({"language":"python","code":"\ud83d"})")).code == ErrorCode::invalid_request);
 }
 

@@ -222,6 +222,7 @@ void FakeInit::serve(int fd) {
       writer.u32(1);
       writer.bytes("/workspace");
       for (std::uint64_t n = 1; n <= 4; ++n) writer.u64(n);
+      writer.u64(0);
       send_all(fd, frame(InitReply::stats, writer));
       return;
     }

@@ -35,7 +35,7 @@ TEST_CASE("a known key passes in either header, and nothing else does", "[server
   CHECK(auth.check("bearer " + key, "") == "alice");
   CHECK(auth.check("", key) == "alice");
   CHECK(auth.check("BEARER " + other, "") == "bob");
-  for (const std::string& header : {std::string(), key, "Basic " + key, "Bearer", "Bearer ", "Bearer" + key, "Bearer " + key + "x",
+  for (const std::string& header : {std::string(), key, "Basic " + key, std::string("Bearer"), std::string("Bearer "), "Bearer" + key, "Bearer " + key + "x",
                                     "Bearer " + key.substr(1), "Bearer " + key.substr(0, 46), "Bearer " + std::string(300, 'a')}) {
     INFO(header.substr(0, 12));
     CHECK_FALSE(auth.check(header, ""));
