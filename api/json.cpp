@@ -23,6 +23,17 @@ std::unexpected<Error> bad_field(const std::string& pointer, const std::string& 
   return std::unexpected(std::move(error));
 }
 
+/// One step of a JSON pointer, RFC 6901: `~` is `~0` and `/` is `~1`.
+std::string pointer_step(std::string_view key) {
+  std::string out;
+  for (const char c : key) {
+    if (c == '~') out += "~0";
+    else if (c == '/') out += "~1";
+    else out += c;
+  }
+  return out;
+}
+
 /// Nesting of the text, counted before anything is built from it.
 unsigned depth_of(std::string_view text) {
   unsigned depth = 0;
@@ -105,9 +116,9 @@ class Fields {
     if (!value->is_object()) return fail(name, "must be an object of strings");
     out.emplace();
     for (const auto& [key, text] : value->items()) {
-      if (!text.is_string()) return fail(std::string(name) + "/" + key, "must be a string");
+      if (!text.is_string()) return fail(key, "must be a string", name);
       std::string s = text.get<std::string>();
-      if (s.size() > max_value) return fail(std::string(name) + "/" + key, "is longer than " + std::to_string(max_value) + " bytes");
+      if (s.size() > max_value) return fail(key, "is longer than " + std::to_string(max_value) + " bytes", name);
       out->emplace(key, std::move(s));
     }
   }
@@ -117,8 +128,11 @@ class Fields {
     if (value != nullptr && !value->is_object()) fail(name, "must be an object");
     return failed() ? nullptr : value;
   }
-  void fail(const std::string& name, const std::string& what) {
-    if (!error_) error_ = Error{ErrorCode::invalid_request, Fault::client, 0, "`" + name + "` " + what, at_ + "/" + name};
+  /// `inside` is the field that holds the named one, if it is not one of ours.
+  void fail(const std::string& name, const std::string& what, const char* inside = nullptr) {
+    if (error_) return;
+    const std::string parent = inside == nullptr ? "" : "/" + pointer_step(inside);
+    error_ = Error{ErrorCode::invalid_request, Fault::client, 0, "`" + name + "` " + what, at_ + parent + "/" + pointer_step(name)};
   }
   void adopt(Result<void> nested) {
     if (!nested && !error_) error_ = nested.error();

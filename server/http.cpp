@@ -102,7 +102,7 @@ std::optional<Result<manager::FileRange>> parse_range(std::string_view header, s
   if (!last.empty() && (!parse_number(last, b) || b < a)) return std::nullopt;
   if (a >= size) return outside();
   range.offset = a;
-  range.length = (last.empty() ? size : std::min(size, b + 1)) - a;
+  range.length = (last.empty() ? size - 1 : std::min(size - 1, b)) - a + 1;
   return range;
 }
 

@@ -90,6 +90,13 @@ Result<manager::SessionQuery> session_query(const Target& target) {
   return query;
 }
 
+/// A run is not a command, and a command not a run, though both are kept alike.
+Result<void> check_run_id(const Match& match) {
+  const bool command = match.entry->route == Route::command_get || match.entry->route == Route::command_cancel;
+  if (match.parameters[1].starts_with(command ? "cmd-" : "run-")) return {};
+  return client_error(ErrorCode::run_not_found, command ? "a command's id starts with cmd-; runs are below /runs" : "a run's id starts with run-; commands are below /commands");
+}
+
 Result<Response> to_response(Result<api::Answer> answer, unsigned status) {
   if (!answer) return std::unexpected(answer.error());
   Response response;
@@ -193,9 +200,21 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
     case Route::runs_create: co_return to_response(co_await handlers_.run(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::commands_create: co_return to_response(co_await handlers_.command(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::run_get:
-    case Route::command_get: co_return to_response(co_await handlers_.find_run(std::move(caller), p[0], p[1]), 200);
+    case Route::command_get:
+      if (auto fits = check_run_id(r.match); !fits) {
+        // Whether the session exists is the first question, as everywhere.
+        auto session = co_await handlers_.get_session(std::move(caller), p[0]);
+        co_return std::unexpected(session ? fits.error() : session.error());
+      }
+      co_return to_response(co_await handlers_.find_run(std::move(caller), p[0], p[1]), 200);
     case Route::run_cancel:
-    case Route::command_cancel: co_return to_response(co_await handlers_.cancel_run(std::move(caller), p[0], p[1]), 200);
+    case Route::command_cancel:
+      if (auto fits = check_run_id(r.match); !fits) {
+        // Whether the session exists is the first question, as everywhere.
+        auto session = co_await handlers_.get_session(std::move(caller), p[0]);
+        co_return std::unexpected(session ? fits.error() : session.error());
+      }
+      co_return to_response(co_await handlers_.cancel_run(std::move(caller), p[0], p[1]), 200);
     case Route::one_shot: co_return to_response(co_await handlers_.one_shot(std::move(caller), std::move(r.body)), 200);
     case Route::files_mkdir: co_return to_response(co_await handlers_.make_directory(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::files_move: co_return to_response(co_await handlers_.move(std::move(caller), p[0], std::move(r.body)), 200);
