@@ -274,6 +274,7 @@ int print_env(const std::string& state, const std::string& listen) {
             << "export AGENTBAY_API_KEY='" << key << "'\n"
             << "export SSL_CERT_FILE='" << state << "/tls/bundle.pem'\n"
             << "export REQUESTS_CA_BUNDLE='" << state << "/tls/bundle.pem'\n"
+            << "export CURL_CA_BUNDLE='" << state << "/tls/bundle.pem'\n"
             << "export NODE_EXTRA_CA_CERTS='" << state << "/tls/ca.pem'\n";
   return 0;
 }

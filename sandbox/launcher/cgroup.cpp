@@ -390,8 +390,9 @@ class CgroupsV1 final : public Cgroups {
   UniqueFd birth_group(std::string_view) override { return {}; }
 
   Result<void> join_self(std::string_view session) override {
+    // `tasks` moves the calling thread alone and so without the lock that cgroup.procs takes.
     for (std::size_t c = 0; c < kControllers; ++c) {
-      if (auto joined = write_limit(dir(c), session_group(session) + "/cgroup.procs", "0"); !joined) return joined;
+      if (auto joined = write_limit(dir(c), session_group(session) + "/tasks", "0"); !joined) return joined;
     }
     if (::unshare(CLONE_NEWCGROUP) != 0) return sys_error(errno, "unshare cgroup namespace");
     return {};

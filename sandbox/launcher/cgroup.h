@@ -61,8 +61,8 @@ class Cgroups {
   /// outside its limits. v1 has no such thing and gives none; join_self() must then follow the clone.
   virtual sys::UniqueFd birth_group(std::string_view session) = 0;
   /// In the cloned child, while it still has the launcher's user id (v1 asks for that): moves it
-  /// in and gives it a cgroup namespace whose root is the session's group. On v1 a move can wait
-  /// for an RCU grace period, 10 ms, so the child does it, not the launcher's loop.
+  /// in and gives it a cgroup namespace whose root is the session's group. It
+  /// can wait for an RCU grace period, some 10 ms, so the child does it, not the launcher's loop.
   virtual Result<void> join_self(std::string_view session) = 0;
   virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
   virtual void kill(std::string_view session) = 0;

@@ -41,7 +41,10 @@ using wire::LauncherStatus;
 
 constexpr std::size_t kMaxPeers = 512;
 constexpr int kTickMs = 2;  // how soon a dying group is looked at again
-constexpr int kReplenishDelayMs = 2;
+/// Spares are made once this much time passed without anything to do: at once after a session
+/// ended, and otherwise late enough not to compete with what a new session is about to run.
+constexpr int kReplenishAfterEndMs = 1;
+constexpr int kReplenishIdleMs = 50;
 
 volatile sig_atomic_t stop_requested = 0;
 
@@ -231,6 +234,7 @@ class Server {
       LauncherReply ok = end;
       ok.status = LauncherStatus::ok;
       answer_waiting(key, LauncherOp::kill, ok);
+      if (replenish_delay_ms_ > 0) replenish_delay_ms_ = kReplenishAfterEndMs;
       for (Peer& peer : peers_) {
         if (peer.watching) send(peer, end);
       }
@@ -258,12 +262,11 @@ class Server {
       polled_.push_back({session->pidfd ? session->pidfd.get() : -1, POLLIN, 0});
       polled_.push_back({session->channel ? session->channel.get() : -1, POLLIN, 0});
     }
-    // Spares are made when there is nothing else to do, and not just after a creation: its
-    // caller is about to run something and needs the processor more.
-    const int wait = sessions_.needs_tick() ? kTickMs : wants_spares_ ? kReplenishDelayMs : -1;
+    const bool replenishing = replenish_delay_ms_ > 0;
+    const int wait = sessions_.needs_tick() ? kTickMs : replenishing ? replenish_delay_ms_ : -1;
     const int n = ::poll(polled_.data(), polled_.size(), wait);
-    if (n == 0 && wants_spares_ && stop_requested == 0) {
-      wants_spares_ = false;
+    if (n == 0 && replenishing && wait == replenish_delay_ms_ && stop_requested == 0) {
+      replenish_delay_ms_ = 0;
       sessions_.replenish();
     }
     if (n < 0 && errno != EINTR) die({ErrorCode::internal, Fault::server, errno, "poll"});
@@ -323,7 +326,7 @@ class Server {
     unknown.session = request.session;
     switch (request.op) {
       case LauncherOp::create:
-        wants_spares_ = true;
+        replenish_delay_ms_ = kReplenishIdleMs;
         if (const auto refused = sessions_.create(request)) {
           send(peer, *refused);
         } else {
@@ -398,7 +401,7 @@ class Server {
   std::list<Peer> peers_;
   std::vector<pollfd> polled_;
   std::vector<std::uint32_t> order_;
-  bool wants_spares_ = false;
+  int replenish_delay_ms_ = 0;  // 0: there are enough spares
 };
 
 UniqueFd listen_launcher() {

@@ -182,7 +182,7 @@ TEST_CASE("someone else's session does not exist", "[server][http]") {
   const std::string path = "/v1/sessions/" + gateway.create_session();
   RawClient client(gateway.port());
   for (const std::string& request :
-       {"GET " + path, "DELETE " + path, "GET " + path + "/metrics", "GET " + path + "/files/a", "GET " + path + "/runs/x"}) {
+       {"GET " + path, "DELETE " + path, "GET " + path + "/metrics", "GET " + path + "/files/a", "GET " + path + "/runs/run-" + std::string(26, 'a')}) {
     INFO(request);
     const HttpAnswer answer = client.exchange(request + " HTTP/1.1\r\nHost: x\r\nX-API-Key: " + gateway.other_key + "\r\n\r\n");
     CHECK(answer.status == 404);
