@@ -27,7 +27,7 @@ namespace codespace::launcher {
 enum class SessionState { preparing, spare, starting, running, ending };
 
 /// Children kept ready in their namespaces and control groups, so that a creation waits for
-/// neither a network namespace nor the kernel's grace period of a cgroup move.
+/// neither a network namespace nor, on v2, the kernel's grace period of a cgroup move.
 inline constexpr std::size_t kSpares = 2;
 
 struct Session {
