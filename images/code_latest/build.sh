@@ -79,7 +79,9 @@ bootstrap() {
   say "downloading and unpacking Debian 12 packages (about 250 MB, some minutes) from:"
   while read -r option; do say "  $option"; done <<<"$sources"
   # The list of sources goes in on stdin; the host's own sources are not looked at again.
-  SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1735689600} nice mmdebstrap --mode=root --variant=minbase \
+  # In a mount namespace of its own: a build that is killed leaves no mounts in the way of the next.
+  SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1735689600} nice \
+    unshare --mount --propagation private mmdebstrap --mode=root --variant=minbase \
     --format=directory --keyring="$keyring" --include="$packages" \
     --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
     --aptopt='Acquire::Languages "none"' "${options[@]}" \

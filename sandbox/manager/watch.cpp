@@ -55,10 +55,16 @@ asio::awaitable<void> SessionManager::Impl::watch_launcher() {
 asio::awaitable<void> SessionManager::Impl::reconcile() {
   // Only what was settled before the list was asked for can be missing from it by right.
   std::map<wire::SessionKey, SessionPtr> settled;
+  // And the list says nothing new of a session that was paused or resumed while it came: the
+  // latest switch, if it was over by then, tells.
+  std::map<wire::SessionKey, std::shared_ptr<async::Event>> at_rest;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [key, session] : sessions_)
-      if (!session->creating) settled.emplace(key, session);
+    for (const auto& [key, session] : sessions_) {
+      if (session->creating) continue;
+      settled.emplace(key, session);
+      if (!under_way(session->switching)) at_rest.emplace(key, session->switching);
+    }
   }
   const auto list = co_await launcher_.list(kListPatience);
   if (!list) co_return;  // the watch will reconnect, and this comes again
@@ -75,7 +81,8 @@ asio::awaitable<void> SessionManager::Impl::reconcile() {
         continue;
       }
       Session& session = *found->second;
-      if (session.creating || under_way(session.switching)) continue;
+      const auto before = at_rest.find(reply.session);
+      if (session.creating || before == at_rest.end() || before->second != session.switching) continue;
       if (session.info.status == SessionStatus::ending) {
         to_end.emplace_back(found->second, session.info.end_reason);
       } else if (session.info.status != status_of(reply)) {
