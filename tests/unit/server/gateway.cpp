@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -101,7 +100,7 @@ bool RawClient::closed_within(std::chrono::seconds bound) {
 // --- the gateway ----------------------------------------------------------------------------------
 
 Gateway::Gateway() : key(*server::make_key()), other_key(*server::make_key()) {
-  logger_ = std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log_));
+  logger_ = std::make_shared<spdlog::logger>("test", log_);
   handlers_ = std::make_unique<api::Handlers>(*world.manager, std::chrono::seconds(1800), std::chrono::seconds(86'400));
   router_ = std::make_unique<server::Router>(*handlers_);
   auth_.set_keys({{"alice", server::digest_of(key)}, {"bob", server::digest_of(other_key)}});
@@ -133,8 +132,9 @@ Gateway::~Gateway() {
 }
 
 std::string Gateway::log() {
-  logger_->flush();
-  return log_.str();
+  std::string lines;
+  for (const std::string& line : log_->last_formatted()) lines += line;
+  return lines;
 }
 
 std::string Gateway::text_of(const std::string& method, const std::string& target, const std::string& body,

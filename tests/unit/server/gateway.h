@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <spdlog/sinks/ringbuffer_sink.h>
 #include <sstream>
 #include <string>
 
@@ -69,7 +70,8 @@ class Gateway {
   std::string other_key;  // bob's
 
  private:
-  std::ostringstream log_;
+  // Read while the server writes: a sink that locks both ways.
+  std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> log_ = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(100'000);
   std::shared_ptr<spdlog::logger> logger_;
   std::unique_ptr<api::Handlers> handlers_;
   std::unique_ptr<server::Router> router_;
