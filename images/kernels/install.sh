@@ -10,7 +10,8 @@ target=$rootfs/opt/codespace/kernels
 rm -rf "$target"
 install -d -m 0755 "$rootfs/opt" "$rootfs/opt/codespace" "$target" "$target/python"
 
-for part in kernel display; do
+for source in "$here"/python/*.py; do
+  part=$(basename "$source" .py)
   # Without docstrings and asserts: less to read at every cold start. The fixed time stamp
   # keeps builds of the same sources equal.
   # shellcheck disable=SC2086  # PYTHON may be a command with arguments
@@ -19,7 +20,7 @@ import importlib._bootstrap_external as external, sys
 data = sys.stdin.buffer.read()
 code = compile(data, sys.argv[1], "exec", dont_inherit=True, optimize=2)
 sys.stdout.buffer.write(external._code_to_timestamp_pyc(code, 0, len(data)))
-' "/opt/codespace/kernels/python/$part.py" <"$here/python/$part.py" >"$target/python/$part.pyc"
+' "/opt/codespace/kernels/python/$part.py" <"$source" >"$target/python/$part.pyc"
   chmod 0644 "$target/python/$part.pyc"
 done
 printf '%s\n' /usr/bin/python3 -I -S -X utf8 /opt/codespace/kernels/python/kernel.pyc >"$target/python/argv"

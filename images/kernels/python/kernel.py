@@ -1,8 +1,9 @@
 # The Python kernel driver: one process that keeps a namespace between runs and speaks the
-# frames of ../PROTOCOL.md on descriptor 3. Runs as the session's user, started by init with
-# `python3 -I -S`, so it also does what `site` would have done. Only modules that are part of
-# the interpreter are imported here: a cold start is on the path of a session's first run.
-# Rich results live in display.py and are loaded when a value asks for them.
+# frames of ../PROTOCOL.md on descriptor 3. Runs as the session's user with `python3 -I -S`, so
+# it also does what `site` would have done. Two starts end in start(): init executes this file,
+# or a zygote that has read it forks. Only modules that are part of the interpreter are imported
+# here, for the first start is on the path of a session's first run; what a value, an error or
+# an `await` needs lives in the other files and is loaded when it is needed.
 import _ast
 import _signal
 import _thread
@@ -15,7 +16,7 @@ import sys
 # builtins module changes its own code and not this driver.
 __builtins__ = dict(vars(builtins))
 
-EXECUTE, READY, RESULT, ERROR, DONE = 1, 16, 17, 18, 19
+EXECUTE, CONFIGURE, READY, RESULT, ERROR, DONE = 1, 2, 16, 17, 18, 19
 MAX_PAYLOAD = 4 * 1024 * 1024
 MAX_VALUE = 64 * 1024  # of an error's text; the whole of it went to stderr
 
@@ -25,12 +26,12 @@ IS_COROUTINE = 0x80
 FUTURE_FLAGS = 0x1FE0000  # CO_FUTURE_*: a `from __future__` holds for the later cells too
 
 HIGH_FD = 200  # out of the way of programs that count on the next free descriptor
-PID = posix.getpid()
-MAIN_THREAD = _thread.get_ident()
 HERE = __file__.rpartition("/")[0]
 EXTENSION = ".pyc" if __file__.endswith(".pyc") else ".py"
 
-control = -1
+PID = MAIN_THREAD = control = -1  # of this process: set by start()
+spare = {}
+site_dirs = []
 send_lock = _thread.allocate_lock()
 running = False      # the tenant's code is on the stack: SIGINT means something
 sending = False      # a frame is half written: an interrupt waits until it is whole
@@ -40,6 +41,9 @@ sources = {}         # "<cell 3>" -> its text, for tracebacks and inspect
 event_loop = None
 parts = {}
 STDLIB = [p for p in sys.path if p]
+kernel = sys.modules["__main__"]  # this module, for the parts; the tenant gets a __main__ of its own
+tenant = type(sys)("__main__")
+tenant.__builtins__ = builtins
 
 
 # ---- frames ---------------------------------------------------------------------------
@@ -159,6 +163,19 @@ class LateHooks:
     names = {"linecache", "matplotlib.pyplot", "IPython.core.display_functions"}
 
     @staticmethod
+    def after(name, module):
+        LateHooks.names.discard(name)
+        if name == "linecache":
+            publish_sources(module)
+        else:
+            load_part("display").after_import(name, module)
+
+    @staticmethod
+    def catch_up():
+        for name in LateHooks.names & sys.modules.keys():
+            LateHooks.after(name, sys.modules[name])
+
+    @staticmethod
     def find_spec(name, path=None, target=None):
         if name not in LateHooks.names:
             return None
@@ -173,11 +190,7 @@ class LateHooks:
 
             def exec_module(module):
                 original(module)
-                LateHooks.names.discard(name)
-                if name == "linecache":
-                    publish_sources(module)
-                else:
-                    load_part("display").after_import(name, module)
+                LateHooks.after(name, module)
 
             loader.exec_module = exec_module
             return spec
@@ -234,6 +247,12 @@ class LastResort:
 
 # ---- what `site` would have done ------------------------------------------------------
 
+if sys.prefix == "/usr":
+    SYSTEM_SITE_DIRS = ["/usr/local/lib/python%d.%d/dist-packages" % sys.version_info[:2], "/usr/lib/python3/dist-packages"]
+else:
+    SYSTEM_SITE_DIRS = ["%s/lib/python%d.%d/site-packages" % (sys.prefix, *sys.version_info[:2])]
+
+
 class Quitter:
     def __init__(self, name):
         self.name = name
@@ -253,32 +272,56 @@ class Helper:
         return import_stdlib("pydoc").help(*args, **kwargs)
 
 
-def setup_environment():
-    global site_dirs
-    env = posix.environ
-    # os.environ is made from this dictionary when `os` is first imported.
-    if b"MPLBACKEND" not in env:
-        env[b"MPLBACKEND"] = b"Agg"
-        posix.putenv(b"MPLBACKEND", b"Agg")
-    version = "python%d.%d" % sys.version_info[:2]
-    home = env.get(b"HOME", b"/home/sandbox").decode("utf-8", "surrogateescape")
-    site_dirs = ["%s/.local/lib/%s/site-packages" % (home, version)]
-    if sys.prefix == "/usr":
-        site_dirs += ["/usr/local/lib/%s/dist-packages" % version, "/usr/lib/python3/dist-packages"]
-    else:
-        site_dirs += ["%s/lib/%s/site-packages" % (sys.prefix, version)]
-    extra = env.get(b"PYTHONPATH", b"").decode("utf-8", "surrogateescape")
-    sys.path = ["", *[p for p in extra.split(":") if p], *sys.path, *site_dirs]
+def setup_interpreter():
     sys.argv = [""]
     sys.meta_path.insert(0, LateHooks)
     sys.meta_path.append(LastResort)
+    LateHooks.catch_up()
     builtins.exit, builtins.quit, builtins.help = Quitter("exit"), Quitter("quit"), Helper()
     builtins.display = display
+    sys.modules["__main__"] = tenant
+
+
+def set_variable(name, value):
+    posix.environ[name] = value  # os.environ, once `os` is imported, is a view of this dictionary
+    posix.putenv(name, value)
+
+
+def apply_environment():
+    """What the environment says about this process. Again after a `configure` frame."""
+    global site_dirs
+    env = posix.environ
+    if b"MPLBACKEND" not in env:
+        set_variable(b"MPLBACKEND", b"Agg")
+    version = "python%d.%d" % sys.version_info[:2]
+    home = env.get(b"HOME", b"/home/sandbox").decode("utf-8", "surrogateescape")
+    site_dirs = ["%s/.local/lib/%s/site-packages" % (home, version), *SYSTEM_SITE_DIRS]
+    extra = env.get(b"PYTHONPATH", b"").decode("utf-8", "surrogateescape")
+    sys.path = ["", *[p for p in extra.split(":") if p], *STDLIB, *site_dirs]
+    if b"TZ" in env and "time" in sys.modules:
+        sys.modules["time"].tzset()
+    if "preload" in parts:
+        parts["preload"].apply_environment()
+
+
+def configure(payload):
+    """The session's variables, from a frame instead of from exec."""
+    at = 4
+    for _ in range(int.from_bytes(payload[:4], "little")):
+        pair = []
+        for _ in range(2):
+            size = int.from_bytes(payload[at:at + 4], "little")
+            pair.append(payload[at + 4:at + 4 + size])
+            at += 4 + size
+        set_variable(*pair)
+    if at != len(payload):
+        posix._exit(1)  # not what init sends
+    apply_environment()
 
 
 def setup_descriptors():
     """Moves the control channel out of the tenant's way and keeps spares of stdout and stderr."""
-    global control, spare
+    global control
 
     def high(fd):
         try:
@@ -288,19 +331,25 @@ def setup_descriptors():
 
     control = high(3)
     posix.close(3)
-    spare = {}
     for fd in (1, 2):
         st = posix.fstat(fd)
         spare[fd] = (high(fd), st.st_dev, st.st_ino)
-    for stream in (sys.stdout, sys.stderr):
-        # Line by line: what was printed before a kill is in the pipe, in order.
-        stream.reconfigure(line_buffering=True)
 
 
 def open_stream(fd):
-    mode = "r" if fd == 0 else "w"
-    return open(fd, mode, encoding="utf-8", errors="surrogateescape" if fd < 2 else "backslashreplace",
-                buffering=1 if fd else -1, closefd=False)
+    """Line by line: what was printed before a kill is in the pipe, in order."""
+    mode = "w" if fd else "r"
+    stream = open(fd, mode, encoding="utf-8", errors="surrogateescape" if fd < 2 else "backslashreplace",
+                  buffering=1 if fd else -1, closefd=False)
+    stream.buffer.raw.name = ("<stdin>", "<stdout>", "<stderr>")[fd]
+    stream.mode = mode
+    return stream
+
+
+def open_streams():
+    # New ones: those of a zygote's child were made for other files.
+    global IN, OUT, ERR
+    IN, OUT, ERR = open_stream(0), open_stream(1), open_stream(2)
 
 
 def restore_streams():
@@ -345,80 +394,6 @@ def flush_streams():
             pass
 
 
-# ---- errors ---------------------------------------------------------------------------
-
-def publish_sources(linecache):
-    for name, text in sources.items():
-        if name not in linecache.cache:
-            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-
-
-def tenant_traceback(tb):
-    """The part of a traceback that begins in a cell; nothing if it never reached one."""
-    while tb is not None and tb.tb_frame.f_code.co_filename not in sources:
-        tb = tb.tb_next
-    return tb
-
-
-def drop_driver_frames(error):
-    """Takes frames of this driver (its signal handler, display) out of an error and those it came from."""
-    own = serve.__code__.co_filename.rpartition("/")[0] + "/"
-    todo = [error]
-    while todo:
-        one = todo.pop()
-        if one is not None:
-            one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(own)]
-            todo += [one.__cause__, one.__context__]
-
-
-def format_error(error):
-    try:
-        traceback = import_stdlib("traceback")
-        publish_sources(sys.modules["linecache"])
-        tb = tenant_traceback(error.__traceback__)
-        if tb is None and error.__cause__ is None and error.__context__ is None:
-            lines = traceback.format_exception_only(error)
-        else:
-            whole = traceback.TracebackException(type(error), error, tb, compact=True)
-            drop_driver_frames(whole)
-            lines = whole.format()
-        return "".join(lines).rstrip("\n").split("\n")
-    except BaseException:  # a __str__ or __class__ that fights back
-        return ["%s: <the error's text could not be made>" % type(error).__name__]
-
-
-def text_of(error):
-    try:
-        return str(error)
-    except BaseException:
-        return "<the error's text could not be made>"
-
-
-def report(error):
-    """Writes an uncaught error to stderr and as a frame. Returns the exit status a script would have."""
-    flush_streams()
-    if isinstance(error, SystemExit):
-        code = error.code
-        if code is None or (isinstance(code, int) and code == 0):
-            return 0
-        if not isinstance(code, int):
-            write_error([text_of(error)])
-        send_error("SystemExit", text_of(error), ["SystemExit: " + text_of(error)])
-        return code & 0xFF if isinstance(code, int) else 1
-    lines = format_error(error)
-    write_error(lines)
-    send_error(type(error).__name__, text_of(error), lines)
-    return 1
-
-
-def write_error(lines):
-    try:
-        ERR.write("\n".join(lines) + "\n")
-        ERR.flush()
-    except BaseException:
-        pass
-
-
 # ---- a run ----------------------------------------------------------------------------
 
 def on_sigint(number, frame):
@@ -428,6 +403,12 @@ def on_sigint(number, frame):
     interrupted = True
     if not sending:
         raise KeyboardInterrupt
+
+
+def publish_sources(linecache):
+    for name, text in sources.items():
+        if name not in linecache.cache:
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
 
 def parse(source, filename):
@@ -525,7 +506,7 @@ def one_run(count, raw):
     running = False
     status = 0
     if failure is not None:
-        status = report(failure)
+        status = load_part("errors").report(failure)
         failure.__traceback__ = None  # would keep the tenant's frames, and all they hold, alive
     flush_streams()
     if posix.getpid() != PID:
@@ -551,21 +532,35 @@ def stop_threads(earlier):
 
 def serve():
     send(READY, b"")
+    configurable = True
     while True:
         header = read_exact(8)
         kind = int.from_bytes(header[:4], "little")
         payload = read_exact(int.from_bytes(header[4:], "little"))
-        if kind != EXECUTE:
+        if kind == CONFIGURE and configurable:
+            configure(payload)
+        elif kind == EXECUTE:
+            one_run(int.from_bytes(payload[:4], "little"), payload[4:])
+            send(DONE, b"")
+        else:
             posix._exit(1)
-        one_run(int.from_bytes(payload[:4], "little"), payload[4:])
-        send(DONE, b"")
+        configurable = False
 
 
-setup_descriptors()
-setup_environment()
-IN, OUT, ERR = sys.stdin, sys.stdout, sys.stderr
-_signal.signal(_signal.SIGINT, on_sigint)
-kernel = sys.modules["__main__"]  # ours; the tenant gets a __main__ of its own
-tenant = sys.modules["__main__"] = type(sys)("__main__")
-tenant.__builtins__ = builtins
-serve()
+def start():
+    """Everything that belongs to this process alone, in a child of a zygote as after exec."""
+    global PID, MAIN_THREAD
+    PID = posix.getpid()
+    MAIN_THREAD = _thread.get_ident()
+    setup_descriptors()
+    open_streams()
+    setup_interpreter()
+    apply_environment()
+    _signal.signal(_signal.SIGINT, on_sigint)
+    serve()
+
+
+if sys.argv[1:2] == ["zygote"]:
+    # Returns only in a forked child, which is the tenant in its session and has 0 to 3 in place.
+    load_part("zygote").run(sys.argv[2])
+start()
