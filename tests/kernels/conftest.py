@@ -1,17 +1,23 @@
 """Starts kernel drivers for the conformance tests: installed by images/kernels/install.sh into a
 temporary tree and run by this machine's own interpreters, or, with --rootfs DIR and as root,
 the drivers and interpreters of a built image. No namespaces of ours and no server.
+
+With --born min or --born data, Python kernels are not executed but forked from a preloaded one.
 """
+import contextlib
 import pathlib
+import shutil
+import socket
 import subprocess
 
 import pytest
-from driver import Kernel
+from driver import Fork, Kernel, Program
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 
 
 def pytest_addoption(parser):
+    parser.addoption("--born", choices=["exec", "min", "data"], default="exec", help="how Python kernels start")
     parser.addoption("--rootfs", help="test the drivers and interpreters of this image's rootfs; needs root")
 
 
@@ -32,29 +38,64 @@ def installed(tmp_path_factory, pytestconfig):
     return tree
 
 
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory, pytestconfig):
+    """zygote(flavour): the address of a preloaded Python driver that forks kernels, made when first asked for."""
+    with contextlib.ExitStack() as stack:
+        addresses = {}
+
+        def start_zygote(flavour):
+            if flavour in addresses:
+                return addresses[flavour]
+            tree = tmp_path_factory.mktemp("zygote")
+            for source in (REPO / "images/kernels/python").glob("*.py"):
+                shutil.copy(source, tree)
+            shutil.copy(REPO / "tests/kernels/forking.py", tree / "zygote.py")
+            argv = ["/usr/bin/python3", "-I", "-S", "-X", "utf8", str(tree / "kernel.py"), "zygote", flavour]
+            if rootfs := pytestconfig.getoption("rootfs"):
+                argv = [*inside(rootfs, tree), *argv]
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            addresses[flavour] = str(tree / "socket")
+            listener.bind(addresses[flavour])
+            listener.listen()
+            process = subprocess.Popen(
+                ["/bin/bash", "-c", 'exec 3<&0 </dev/null; exec env -i PATH=/usr/bin:/bin "$@"', "bash", *argv],
+                stdin=listener.fileno(), stdout=subprocess.PIPE)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            assert process.stdout.readline() == b"ready\n"
+            return addresses[flavour]
+
+        yield start_zygote
+
+
 @pytest.fixture
-def start(installed, tmp_path, pytestconfig):
+def start(installed, zygote, tmp_path, pytestconfig):
     started = []
 
-    def start_kernel(language, env=None):
-        base = installed / "opt/codespace/kernels"
-        argv = (base / language / "argv").read_text().splitlines()
+    def start_kernel(language, env=None, born=None):
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
-        if rootfs := pytestconfig.getoption("rootfs"):
-            argv = [*inside(rootfs, work), *argv]
-        else:
-            argv = [a.replace("/opt/codespace/kernels", str(base)) for a in argv]
+        born = born or (pytestconfig.getoption("born") if language == "python" else "exec")
         full = {"PATH": "/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(env or {})}
-        kernel = Kernel(argv, work, full)
+        starter = Fork(zygote(born)) if born != "exec" else Program(program(installed, language, work, pytestconfig))
+        kernel = Kernel(starter, work, full)
         started.append(kernel)
         return kernel
 
     yield start_kernel
     for kernel in started:
         kernel.close()
+
+
+def program(installed, language, work, pytestconfig):
+    base = installed / "opt/codespace/kernels"
+    argv = (base / language / "argv").read_text().splitlines()
+    if rootfs := pytestconfig.getoption("rootfs"):
+        return [*inside(rootfs, work), *argv]
+    return [a.replace("/opt/codespace/kernels", str(base)) for a in argv]
 
 
 @pytest.fixture

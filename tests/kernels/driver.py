@@ -12,7 +12,7 @@ import subprocess
 import time
 
 
-EXECUTE, READY, RESULT, ERROR, DONE = 1, 16, 17, 18, 19
+EXECUTE, CONFIGURE, READY, RESULT, ERROR, DONE = 1, 2, 16, 17, 18, 19
 PATIENCE_S = 30  # the machine may be busy; only a hang ever takes this long
 
 
@@ -50,20 +50,57 @@ class Reader:
         return value.decode("utf-8")
 
 
+class Program:
+    """Starts a kernel as init does cold: by exec, its environment with it."""
+
+    def __init__(self, argv):
+        self.argv = argv
+
+    def start(self, cwd, env, stdin, stdout, stderr, control):
+        self.process = subprocess.Popen(
+            # The shell puts the socket on 3, where init has it.
+            ["/bin/bash", "-c", 'fd=$1; shift; exec 3<&"$fd" {fd}<&-; exec "$@"', "bash", str(control), *self.argv],
+            stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, pass_fds=[control])
+        return self.process, None
+
+
+class Fork:
+    """Starts a kernel as a child of the zygote in forking.py; its environment comes in a frame."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def start(self, cwd, env, stdin, stdout, stderr, control):
+        self.client = socket.socket(socket.AF_UNIX)
+        self.client.settimeout(PATIENCE_S)
+        self.client.connect(self.address)
+        socket.send_fds(self.client, [os.fsencode(cwd)], [stdin, stdout, stderr, control])
+        self.answers = self.client.makefile("rb")
+        self.pid = int(self.answers.readline())
+        return self, env
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, patience):
+        self.client.settimeout(patience)
+        return os.waitstatus_to_exitcode(int(self.answers.readline()))
+
+
 class Kernel:
     """One driver process and the host's ends of its channels."""
 
-    def __init__(self, argv, cwd, env):
+    def __init__(self, starter, cwd, env):
         self.cwd = cwd
         self.control, theirs = socket.socketpair()
         high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 50)
         self.stdout, out = os.pipe()
         self.stderr, err = os.pipe()
         with open(os.devnull) as null:
-            self.process = subprocess.Popen(
-                # The shell puts the socket on 3, where init has it.
-                ["/bin/bash", "-c", 'fd=$1; shift; exec 3<&"$fd" {fd}<&-; exec "$@"', "bash", str(high), *argv],
-                stdin=null, stdout=out, stderr=err, cwd=cwd, env=env, pass_fds=[high])
+            self.process, variables = starter.start(cwd, env, null.fileno(), out, err, high)
         theirs.close()
         os.close(high)
         os.close(out)
@@ -74,6 +111,18 @@ class Kernel:
         self.count = 0
         self.inbound = b""
         self.last = None
+        self.status = None
+        if variables is not None:
+            self.configure(variables)
+
+    def send_frame(self, kind, payload):
+        self.control.sendall(struct.pack("<II", kind, len(payload)) + payload)
+
+    def configure(self, variables):
+        payload = struct.pack("<I", len(variables))
+        for text in (text for pair in variables.items() for text in pair):
+            payload += struct.pack("<I", len(os.fsencode(text))) + os.fsencode(text)
+        self.send_frame(CONFIGURE, payload)
 
     def read_frame(self):
         while len(self.inbound) < 8 or len(self.inbound) < 8 + struct.unpack_from("<I", self.inbound, 4)[0]:
@@ -104,8 +153,7 @@ class Kernel:
         self.drain()
         self.count += 1
         self.last = Outcome()
-        payload = struct.pack("<I", self.count) + (code if isinstance(code, bytes) else code.encode())
-        self.control.sendall(struct.pack("<II", EXECUTE, len(payload)) + payload)
+        self.send_frame(EXECUTE, struct.pack("<I", self.count) + (code if isinstance(code, bytes) else code.encode()))
 
     def finish(self):
         """Reads frames up to `done`, and what was printed before it."""
@@ -150,14 +198,17 @@ class Kernel:
         self.process.send_signal(signal.SIGINT)
 
     def wait_exit(self):
-        return self.process.wait(PATIENCE_S)
+        if self.status is None:
+            self.status = self.process.wait(PATIENCE_S)
+        return self.status
 
     def close(self):
         self.control.close()
         try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
+            if self.status is None:
+                self.process.wait(5)
+        except (subprocess.TimeoutExpired, TimeoutError):
             self.process.kill()
-            self.process.wait()
+            self.wait_exit()
         os.close(self.stdout)
         os.close(self.stderr)

@@ -254,7 +254,7 @@ def test_the_environment_is_the_sessions(start):
         "('hi', True, 'Agg')"
 
 
-def test_little_is_imported_at_start(python):
+def test_little_is_imported_at_start(start):
     """Start-up time is on the path of the first run of every session."""
-    extra = python.run("import sys; {'os', 'json', 're', 'ast', 'traceback', 'asyncio', 'socket', 'site'} & set(sys.modules)")
+    extra = start("python", born="exec").run("import sys; {'os', 'json', 're', 'ast', 'traceback', 'asyncio', 'socket', 'site'} & set(sys.modules)")
     assert extra.main == "set()"

@@ -1,0 +1,124 @@
+# What a zygote has in memory before it forks kernels, and what a child must do again for
+# itself. Part of kernel.py: preload() runs once in the zygote, which has one thread, no
+# session and no tenant; after_fork() and apply_environment() run in a child.
+import posix
+import sys
+
+# What the first cells of most sessions import, and what the driver itself needs for a first
+# error, a first rich value, a first `await`. Nothing from site-packages: see `data`.
+STANDARD = (
+    "os", "re", "json", "math", "time", "datetime", "collections", "functools", "itertools", "operator", "random",
+    "string", "io", "typing", "dataclasses", "enum", "copy", "pathlib", "textwrap", "linecache", "traceback", "ast",
+    "warnings", "weakref", "threading", "subprocess", "tempfile", "shutil", "glob", "inspect", "asyncio", "statistics",
+    "csv", "hashlib", "base64", "contextlib", "decimal", "fractions", "logging", "struct", "uuid", "pickle",
+    "concurrent.futures", "binascii", "ctypes",
+)
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+flavour = None
+seeded = []  # every generator that was alive before the fork and holds a state of its own
+
+
+def preload(name):
+    """`min`: the standard library. `data`: also numpy, pandas, pyplot and IPython with its shell."""
+    global flavour
+    flavour = name
+    gc = kernel.import_stdlib("gc")
+    gc.disable()
+    for module in STANDARD:
+        kernel.import_stdlib(module)
+    for part in ("display", "errors"):
+        kernel.load_part(part)
+    if name == "data":
+        preload_libraries()
+    elif name != "min":
+        raise ValueError("no such flavour of the Python kernel: %r; known are min and data" % name)
+    remember_generators(gc)
+    threads = posix.listdir("/proc/self/task")
+    if len(threads) != 1:
+        raise RuntimeError("%d threads after preloading; a process with more than one must not fork kernels" % len(threads))
+    gc.enable()
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to, and so copy, every page
+
+
+def preload_libraries():
+    environ = sys.modules["os"].environ
+    before = dict(environ)
+    kept = sys.path
+    # No thread pools: a child of a process with threads finds their locks taken for ever.
+    environ.update({name: "1" for name in ONE_THREAD}, MPLBACKEND="Agg", MATPLOTLIBRC="/dev/null", HOME="/home/sandbox")
+    sys.path = [*sys.path, *kernel.SYSTEM_SITE_DIRS]
+    sys.meta_path.insert(0, kernel.LateHooks)
+    try:
+        import matplotlib
+        # These make a directory below HOME, and there is no home yet. A child asks them again.
+        real = matplotlib.get_configdir, matplotlib.get_cachedir
+        matplotlib.get_configdir = lambda: "/home/sandbox/.config/matplotlib"
+        matplotlib.get_cachedir = lambda: "/home/sandbox/.cache/matplotlib"
+        import matplotlib.backends.backend_agg
+        import matplotlib.pyplot
+        import numpy
+        import pandas
+        matplotlib.get_configdir, matplotlib.get_cachedir = real
+        kernel.load_part("shell").create()
+        warm_up()
+    finally:
+        sys.path = kept
+        sys.meta_path.remove(kernel.LateHooks)
+        environ.clear()
+        environ.update(before)
+
+
+def warm_up():
+    """Lazy imports and caches behind a first table and a first picture."""
+    display = kernel.load_part("display")
+    frame = sys.modules["pandas"].DataFrame({"a": [1.5]})
+    display.bundle(frame)
+    pyplot = sys.modules["matplotlib.pyplot"]
+    figure = pyplot.figure()
+    figure.add_subplot().plot([1, 2])
+    display.figure_png(figure)
+    pyplot.close(figure)
+
+
+def remember_generators(gc):
+    kinds = [sys.modules["random"].Random]
+    if "numpy" in sys.modules:
+        kinds.append(sys.modules["numpy"].random.RandomState)
+    for thing in gc.get_objects():
+        if isinstance(thing, tuple(kinds)) and not isinstance(thing, sys.modules["random"].SystemRandom):
+            seeded.append(thing)
+
+
+def after_fork():
+    """Everything with a seed or an identity is this child's own; its environment is empty."""
+    for name in list(posix.environ):
+        posix.unsetenv(name)
+    posix.environ.clear()
+    for generator in seeded:
+        generator.seed()
+    # Not by comparing process ids, as these modules do themselves: in its own namespace a
+    # child may have the id that the zygote has in another.
+    modules = sys.modules
+    tempfile = modules["tempfile"]
+    tempfile._name_sequence = tempfile.tempdir = None
+    uuid = modules["uuid"]
+    uuid._node = uuid._last_timestamp = None
+    process = modules.get("multiprocessing.process")
+    if process is not None:
+        process._current_process._config["authkey"] = process.AuthenticationString(posix.urandom(32))
+    synchronize = modules.get("multiprocessing.synchronize")
+    if synchronize is not None:
+        synchronize.SemLock._rand = tempfile._RandomNameSequence()
+    ssl = modules.get("_ssl")
+    if ssl is not None:
+        ssl.RAND_add(posix.urandom(32), 32.0)
+
+
+def apply_environment():
+    """What preloaded modules took from the zygote's environment is taken from the session's."""
+    environ = posix.environ
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is not None:
+        matplotlib.rcParams["backend"] = environ[b"MPLBACKEND"].decode()
