@@ -73,7 +73,7 @@ def zygote(tmp_path_factory, pytestconfig):
 def start(installed, zygote, tmp_path, pytestconfig):
     started = []
 
-    def start_kernel(language, env=None, born=None):
+    def start_kernel(language, env=None, born=None, configure=True):
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         work = tmp_path / "work"
@@ -81,7 +81,7 @@ def start(installed, zygote, tmp_path, pytestconfig):
         born = born or (pytestconfig.getoption("born") if language == "python" else "exec")
         full = {"PATH": "/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(env or {})}
         starter = Fork(zygote(born)) if born != "exec" else Program(program(installed, language, work, pytestconfig))
-        kernel = Kernel(starter, work, full)
+        kernel = Kernel(starter, work, full, configure)
         started.append(kernel)
         return kernel
 
@@ -106,6 +106,12 @@ def python(start):
 @pytest.fixture
 def javascript(start):
     return start("javascript")
+
+
+def pytest_generate_tests(metafunc):
+    if "flavour" in metafunc.fixturenames:
+        # The libraries of the flavour data are in the image only.
+        metafunc.parametrize("flavour", ["min", "data"] if metafunc.config.getoption("rootfs") else ["min"])
 
 
 def pytest_ignore_collect(collection_path, config):

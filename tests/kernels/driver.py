@@ -93,7 +93,7 @@ class Fork:
 class Kernel:
     """One driver process and the host's ends of its channels."""
 
-    def __init__(self, starter, cwd, env):
+    def __init__(self, starter, cwd, env, configure=True):
         self.cwd = cwd
         self.control, theirs = socket.socketpair()
         high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 50)
@@ -112,7 +112,8 @@ class Kernel:
         self.inbound = b""
         self.last = None
         self.status = None
-        if variables is not None:
+        self.configured = variables is not None and configure
+        if self.configured:
             self.configure(variables)
 
     def send_frame(self, kind, payload):

@@ -2,7 +2,7 @@
 import struct
 
 import pytest
-from driver import EXECUTE, READY, KernelDied
+from driver import CONFIGURE, EXECUTE, READY, KernelDied
 
 # One program per language for each rule.
 SAY = {"python": "print({!r})", "javascript": "console.log({!r})"}
@@ -154,6 +154,40 @@ def test_an_unknown_frame_ends_the_driver(kernel):
     with pytest.raises((KernelDied, ConnectionResetError)):
         kernel.finish()
     assert kernel.wait_exit() != 0
+
+
+READ_VARIABLE = {"python": "import os; os.environ.get({!r})", "javascript": "process.env[{!r}]"}
+ECHO_VARIABLE = {"python": "import os; os.system('echo $' + {!r});", "javascript": "require('child_process').execSync('echo $' + {!r}, {{stdio: 'inherit'}}); undefined"}
+
+
+def test_configured_variables_are_the_environment(start, language):
+    """`configure` sets variables on top of the inherited ones, for the program and for its children."""
+    kernel = start(language, {"KEPT": "k", "CHANGED": "old"})
+    if kernel.configured:
+        kernel = start(language, {"KEPT": "k", "CHANGED": "neu", "ADDED": "ä", "EMPTY": ""})
+    else:
+        kernel.configure({"CHANGED": "neu", "ADDED": "ä", "EMPTY": ""})
+    for name, value in (("KEPT", "k"), ("CHANGED", "neu"), ("ADDED", "ä"), ("EMPTY", "")):
+        assert kernel.run(READ_VARIABLE[language].format(name)).main == repr(value)
+        assert kernel.run(ECHO_VARIABLE[language].format(name)).stdout.decode() == value + "\n"
+
+
+@pytest.mark.parametrize("payload", [b"", b"\1\0\0\0", b"\1\0\0\0\1\0\0\0x\1\0\0\0yz", b"\2\0\0\0\1\0\0\0x\0\0\0\0"])
+def test_a_malformed_configuration_ends_the_driver(start, language, payload):
+    kernel = start(language, configure=False)
+    kernel.send_frame(CONFIGURE, payload)
+    assert kernel.wait_exit() == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_second_or_late_configuration_ends_the_driver(start, language, late):
+    kernel = start(language, configure=False)
+    if late:
+        kernel.run("1")
+    else:
+        kernel.configure({"A": "1"})
+    kernel.configure({"B": "1"})
+    assert kernel.wait_exit() == 1
 
 
 def test_a_frame_in_many_pieces_is_one_frame(kernel, language):

@@ -1,5 +1,6 @@
 """The libraries of the image code_latest through the Python driver. Collected only with --rootfs."""
 import base64
+import os
 
 PNG = b"\x89PNG\r\n"
 
@@ -60,3 +61,19 @@ def test_ipython_display_objects_are_results(python):
 def test_versions_are_the_promised_ones(python, start):
     assert python.run("import sys; sys.version.split()[0]").main == "'3.11.2'"
     assert start("javascript").run("process.version").main == "'v18.20.4'"
+
+
+def test_preloaded_libraries_have_the_settings_of_a_fresh_import(start):
+    forked, executed = start("python", born="data"), start("python", born="exec")
+    assert forked.run("import sys; {'numpy', 'pandas', 'matplotlib.pyplot', 'IPython'} - set(sys.modules)").main == "set()"
+    code = ("import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd\n"
+            "import hashlib; (sorted((k, str(v)) for k, v in matplotlib.rcParams.items()), plt.get_backend(), plt.get_fignums(), "
+            "np.get_printoptions(), pd.describe_option(_print_desc=False), matplotlib.get_configdir(), matplotlib.get_cachedir(), "
+            "len(plt.style.available), plt.style.core.USER_LIBRARY_PATHS[0].rpartition('/')[2])")
+    one, two = forked.run(code), executed.run(code)
+    assert one.error is None and one.main == two.main, (one.stderr, two.stderr)
+
+
+def test_preloading_made_nothing_in_the_home_directory(start, tmp_path):
+    start("python", born="data").run("1")
+    assert os.listdir(tmp_path / "home") == []

@@ -12,7 +12,7 @@ const inspector = require('inspector');
 const { Buffer } = require('buffer');
 const { Module } = require('module');
 
-const EXECUTE = 1, READY = 16, RESULT = 17, ERROR = 18, DONE = 19;
+const EXECUTE = 1, CONFIGURE = 2, READY = 16, RESULT = 17, ERROR = 18, DONE = 19;
 const MAX_PAYLOAD = 4 * 1024 * 1024;
 const MAX_VALUE = 64 * 1024;  // of an error's text; the whole of it went to stderr
 const CONTROL = 3;
@@ -444,16 +444,43 @@ function setupInspector() {
   delete globalThis.__codespace_holder__;
 }
 
+/** The session's variables, from a frame instead of from exec. */
+function configure(payload) {
+  let at = 4;
+  const text = () => {
+    const size = payload.readUInt32LE(at);
+    at += 4 + size;
+    return payload.toString('utf8', at - size, at);
+  };
+  for (let left = payload.readUInt32LE(0); left > 0; left--) {
+    const name = text();
+    process.env[name] = text();
+  }
+  if (at !== payload.length) reallyExit(1);  // not what init sends
+}
+
 function serve() {
+  let configurable = true;
   const control = new net.Socket({ fd: CONTROL, readable: true, writable: false });
   let pending = Buffer.alloc(0);
   control.on('data', (piece) => {
     pending = pending.length ? Buffer.concat([pending, piece]) : piece;
     while (pending.length >= 8 && pending.length >= 8 + pending.readUInt32LE(4)) {
       const length = pending.readUInt32LE(4);
-      if (pending.readUInt32LE(0) !== EXECUTE || run !== null) reallyExit(1);
+      const type = pending.readUInt32LE(0);
       const payload = pending.subarray(8, 8 + length);
       pending = pending.subarray(8 + length);
+      if (type === CONFIGURE && configurable) {
+        configurable = false;
+        try {
+          configure(payload);
+        } catch {
+          reallyExit(1);
+        }
+        continue;
+      }
+      configurable = false;
+      if (type !== EXECUTE || run !== null) reallyExit(1);
       // Two rounds of events later: an interrupt that was meant for the run before may have come
       // while this frame was being read, and Node sees it only in the next round.
       setImmediate(() => setImmediate(start, payload.readUInt32LE(0), payload.toString('utf8', 4)));

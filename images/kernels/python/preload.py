@@ -40,6 +40,16 @@ def preload(name):
     gc.enable()
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page
+    settle_heap()
+
+
+def settle_heap():
+    """C's allocator puts off joining and sorting what was freed. Done here once, not on copied pages in every child."""
+    ctypes = sys.modules["ctypes"]
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.malloc_trim(0)
+    libc.free(libc.malloc(100_000))  # too big for any list of small ones: looks through, and sorts, all that is free
 
 
 def preload_libraries():
@@ -62,6 +72,8 @@ def preload_libraries():
         import pandas
         matplotlib.get_configdir, matplotlib.get_cachedir = real
         kernel.load_part("shell").create()
+        # Nothing uses it, and a child is to have no descriptor that its session did not give.
+        sys.modules["IPython.utils.io"].devnull.close()
         warm_up()
     finally:
         sys.path = kept
@@ -98,6 +110,7 @@ def after_fork():
     posix.environ.clear()
     for generator in seeded:
         generator.seed()
+    # The generators of OpenSSL and SQLite, in C, are seeded at first use, which is never before the fork.
     # Not by comparing process ids, as these modules do themselves: in its own namespace a
     # child may have the id that the zygote has in another.
     modules = sys.modules
@@ -111,9 +124,6 @@ def after_fork():
     synchronize = modules.get("multiprocessing.synchronize")
     if synchronize is not None:
         synchronize.SemLock._rand = tempfile._RandomNameSequence()
-    ssl = modules.get("_ssl")
-    if ssl is not None:
-        ssl.RAND_add(posix.urandom(32), 32.0)
 
 
 def apply_environment():
