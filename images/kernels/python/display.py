@@ -48,6 +48,66 @@ def without_metadata(data):
     return data[0] if isinstance(data, tuple) and len(data) == 2 else data
 
 
+def plain(value):
+    """A value's text, by IPython's printer where the image has it, so that it breaks long lines as a notebook does."""
+    if "shell" in kernel.parts:
+        printer = kernel.parts["shell"].shell.display_formatter.formatters["text/plain"]
+        return printer.__call__.__wrapped__(printer, value) if hasattr(printer.__call__, "__wrapped__") else printer(value)
+    if type(value) in kernel.PLAIN:
+        return repr(value)
+    printer = find_printer()
+    return printer.pretty(value, max_width=79) if printer is not None else repr(value)
+
+
+def find_printer():
+    """IPython's printer alone: one file of it, which leans on no other, is loaded in a hundredth of the time."""
+    global printer
+    if printer is not False:
+        return printer
+    printer = None
+    for path in sys.path:
+        name = path + "/IPython/lib/pretty.py"
+        try:
+            kernel.posix.stat(name)
+        except OSError:
+            continue
+        external = kernel.import_stdlib("importlib._bootstrap_external")
+        loader = external.SourceFileLoader("IPython.lib.pretty", name)
+        module = type(sys)("codespace_pretty")
+        module.__file__ = name
+        code = loader.get_code("IPython.lib.pretty")
+        stand_in = type(sys)("stand_in")
+        stand_in.undoc, stand_in.PYPY = (lambda function: function), False
+
+        def import_for_printer(name, *args):
+            return stand_in if name.startswith("IPython.utils.") else kernel.import_stdlib(name)
+
+        module.__builtins__ = {**__builtins__, "__import__": import_for_printer}
+        exec(code, module.__dict__)
+        printer = module
+        break
+    return printer
+
+
+printer = False  # not looked for yet
+
+
+def registered(shell, value):
+    """Forms that libraries registered with IPython for types they do not own."""
+    forms = {}
+    for mime, formatter in shell.display_formatter.formatters.items():
+        if mime == "text/plain":
+            continue
+        try:
+            function = formatter.lookup(value)
+        except KeyError:
+            continue
+        item = without_metadata(function(value))
+        if item is not None:
+            forms[mime] = encode(mime, item)
+    return forms
+
+
 def is_figure(value):
     module = sys.modules.get("matplotlib.figure")
     return module is not None and isinstance(value, module.Figure)
@@ -60,9 +120,31 @@ def figure_png(figure):
     return encode("image/png", buffer.getvalue())
 
 
+def figure_forms(figure):
+    """A picture in png, or in the formats that %config InlineBackend asked for."""
+    config = sys.modules.get("matplotlib_inline.config")
+    formats = config.InlineBackend.instance().figure_formats if config is not None and "shell" in kernel.parts else {"png"}
+    if formats == {"png"}:
+        return {"image/png": figure_png(figure)}
+    tools = sys.modules["IPython.core.pylabtools"]
+    forms = {}
+    for name in sorted(formats):
+        mime = {"svg": "image/svg+xml", "pdf": "application/pdf", "jpg": "image/jpeg", "jpeg": "image/jpeg"}.get(name, "image/png")
+        data = tools.retina_figure(figure)[0] if name in ("retina", "png2x") else tools.print_figure(figure, name)
+        forms[mime] = encode(mime, data)
+    return forms
+
+
 def bundle(value, is_main=False):
     """Every form a value offers, text/plain first. An error in one form is an error of the run."""
-    data = {"text/plain": repr(value)}
+    own = find_method(value, "_ipython_display_")
+    if own is not None:
+        own()
+        return {}
+    data = {"text/plain": plain(value)}
+    shell = kernel.find_shell() if "shell" in kernel.parts else None
+    if shell is not None:
+        data.update(registered(shell, value))
     method = find_method(value, "_repr_mimebundle_")
     if method is not None:
         try:
@@ -78,8 +160,9 @@ def bundle(value, is_main=False):
         item = without_metadata(method()) if method is not None else None
         if item is not None:
             data[mime] = encode(mime, item)
-    if is_figure(value) and "image/png" not in data:
-        data["image/png"] = figure_png(value)
+    if is_figure(value):
+        if len(data) == 1:
+            data.update(figure_forms(value))
         if is_main and "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(value)  # or it would come twice
     return data
@@ -102,14 +185,7 @@ class DisplayHandle:
 
 def display(*objects, raw=False, display_id=None, **options):
     for value in objects:
-        if raw:
-            send({mime: encode(mime, item) for mime, item in value.items()})
-            continue
-        own = find_method(value, "_ipython_display_")
-        if own is not None:
-            own()
-            continue
-        send(bundle(value))
+        publish_display_data(value if raw else bundle(value))
     if display_id is not None:
         return DisplayHandle(display_id if isinstance(display_id, str) else "display")
     return None
@@ -118,11 +194,14 @@ def display(*objects, raw=False, display_id=None, **options):
 def send(data):
     if data:
         kernel.flush_streams()  # text printed before a picture is read before it
-        kernel.send_result(False, data)
+        kernel.send_result(False, {mime: encode(mime, item) for mime, item in data.items()})
 
 
 def publish_display_data(data, metadata=None, source=None, **options):
-    send({mime: encode(mime, item) for mime, item in data.items()})
+    if "shell" in kernel.parts:
+        kernel.parts["shell"].shell.display_pub.publish(data)  # which %%capture puts its own in the place of
+    else:
+        send(data)
 
 
 def update_display(value, *, display_id=None, **options):
@@ -142,7 +221,7 @@ def flush_figures():
         figure = pyplot.figure(number)
         try:
             if figure.axes or figure.lines or figure.images or figure.texts:
-                send({"text/plain": repr(figure), "image/png": figure_png(figure)})
+                publish_display_data(bundle(figure))
         finally:
             pyplot.close(figure)
 

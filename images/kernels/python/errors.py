@@ -15,11 +15,14 @@ def tenant_traceback(tb):
 
 def drop_driver_frames(error):
     """Takes frames of this driver (its signal handler, display) out of an error and those it came from."""
+    own = (OWN,)
+    if "shell" in kernel.parts:  # the ways of a magic through IPython are not the tenant's either
+        own = (OWN, *(sys.modules[name].__path__[0] + "/" for name in ("IPython", "traitlets")))
     todo = [error]
     while todo:
         one = todo.pop()
         if one is not None:
-            one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(OWN)]
+            one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(own)]
             todo += [one.__cause__, one.__context__]
 
 
@@ -28,6 +31,8 @@ def format_error(error):
         traceback = kernel.import_stdlib("traceback")
         kernel.publish_sources(sys.modules["linecache"])
         tb = tenant_traceback(error.__traceback__)
+        if type(error).__name__ == "UsageError" and "shell" in kernel.parts:
+            tb = None  # of a magic: says all in its one line
         if tb is None and error.__cause__ is None and error.__context__ is None:
             lines = traceback.format_exception_only(error)
         else:

@@ -38,7 +38,8 @@ sending = False      # a frame is half written: an interrupt waits until it is w
 interrupted = False
 future_flags = 0
 sources = {}         # "<cell 3>" -> its text, for tracebacks and inspect
-event_loop = None
+current = 0          # the number of the run under way, 0 between runs
+late_error = None    # of code that a magic ran and that did not come up through the cell
 parts = {}
 STDLIB = [p for p in sys.path if p]
 kernel = sys.modules["__main__"]  # this module, for the parts; the tenant gets a __main__ of its own
@@ -76,6 +77,8 @@ def send(kind, payload):
     main = _thread.get_ident() == MAIN_THREAD
     if main:
         sending = True
+    elif load_part("threads").is_late():
+        return  # the run it would be for has ended
     try:
         with send_lock:
             data = u32(kind) + u32(len(payload)) + payload
@@ -158,15 +161,45 @@ def display(*objects, **options):
     return load_part("display").display(*objects, **options)
 
 
+def find_shell():
+    """IPython's shell over the tenant's names, made now if need be; None where IPython is not installed."""
+    if "shell" not in parts:
+        saved, sys.path = sys.path, [path for path in sys.path if path]
+        try:
+            load_part("shell").create()
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "IPython":
+                raise
+            return None
+        finally:
+            sys.path = saved
+    return parts["shell"].shell
+
+
+def get_ipython():
+    """IPython's shell, as in a notebook."""
+    # Libraries ask for it to find out where they run. Only a cell's own call, or one by way of
+    # IPython, is worth the time of loading it.
+    caller = sys._getframe(1).f_globals
+    shell = find_shell() if "shell" in parts or caller is tenant.__dict__ or "IPython" in sys.modules else None
+    if shell is None and "IPython" not in sys.modules:
+        raise NameError("name 'get_ipython' is not defined", name="get_ipython")
+    return shell
+
+
 class LateHooks:
-    """First finder: for three modules, something is to be done right after their import."""
-    names = {"linecache", "matplotlib.pyplot", "IPython.core.display_functions"}
+    """First finder: for these modules, something is to be done right after their import."""
+    names = {"linecache", "threading", "matplotlib.pyplot", "IPython.core.display_functions", "IPython.core.getipython"}
 
     @staticmethod
     def after(name, module):
         LateHooks.names.discard(name)
         if name == "linecache":
             publish_sources(module)
+        elif name == "threading":
+            load_part("threads").watch(module)
+        elif name == "IPython.core.getipython":
+            module.get_ipython = get_ipython
         else:
             load_part("display").after_import(name, module)
 
@@ -278,7 +311,7 @@ def setup_interpreter():
     sys.meta_path.append(LastResort)
     LateHooks.catch_up()
     builtins.exit, builtins.quit, builtins.help = Quitter("exit"), Quitter("quit"), Helper()
-    builtins.display = display
+    builtins.display, builtins.get_ipython = display, get_ipython
     sys.modules["__main__"] = tenant
 
 
@@ -420,12 +453,11 @@ def parse(source, filename):
     flags = ONLY_AST | TOP_LEVEL_AWAIT | future_flags
     try:
         return source, compile(source, filename, "exec", flags, dont_inherit=True)
-    except IndentationError:
-        # A cell that was cut out of indented text runs, as it does in a notebook.
-        shifted = import_stdlib("textwrap").dedent(source)
-        if shifted == source:
+    except SyntaxError:
+        text = load_part("notebook").as_python(source)
+        if text is None:
             raise
-        return shifted, compile(shifted, filename, "exec", flags, dont_inherit=True)
+    return text, compile(text, filename, "exec", flags, dont_inherit=True)
 
 
 def is_silenced(source, node):
@@ -439,39 +471,33 @@ def evaluate(tree, filename, mode, namespace):
     code = compile(tree, filename, mode, TOP_LEVEL_AWAIT | future_flags, dont_inherit=True)
     future_flags |= code.co_flags & FUTURE_FLAGS
     if code.co_flags & IS_COROUTINE:
-        return run_coroutine(eval(code, namespace))
+        return load_part("waiting").run(eval(code, namespace))
     return eval(code, namespace)
 
 
-def run_coroutine(coroutine):
-    """Top-level await, on one event loop for the life of the kernel."""
-    global event_loop
-    asyncio = import_stdlib("asyncio")
-    if event_loop is None or event_loop.is_closed():
-        event_loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(event_loop)
-    task = event_loop.create_task(coroutine)
-    try:
-        return event_loop.run_until_complete(task)
-    except (KeyboardInterrupt, SystemExit):
-        for other in asyncio.all_tasks(event_loop):
-            other.cancel()
-        if not task.done():
-            try:
-                event_loop.run_until_complete(task)
-            except BaseException:
-                pass  # the interrupt is what is reported
-        raise
-
-
 def run_cell(source, filename):
+    source = source.replace("\r\n", "\n").lstrip("\ufeff")
     sources[filename] = source
-    source, tree = parse(source.replace("\r\n", "\n").lstrip("\ufeff"), filename)
+    text, tree = parse(source, filename)
+    remember_input(source, text)
+    try:
+        run_tree(text, tree, filename)
+    except NameError as error:
+        text = load_part("notebook").bare_magic(source, error.name) if error.name else None
+        if text is None:
+            raise
+        run_tree(*parse(text, filename), filename)
+
+
+def run_tree(source, tree, filename):
     sources[filename] = source
     if "linecache" in sys.modules:
         publish_sources(sys.modules["linecache"])
     namespace = tenant.__dict__
     body = tree.body
+    if "shell" in parts:
+        body = parts["shell"].interactive(body)
+        tree.body = body
     last = body.pop() if body and type(body[-1]) is _ast.Expr else None
     if body:
         evaluate(tree, filename, "exec", namespace)
@@ -485,54 +511,106 @@ PLAIN = {int, float, bool, complex, str, bytes}
 
 
 def show(value):
-    builtins._ = value
-    if type(value) in PLAIN:
-        send_result(True, {"text/plain": repr(value)})
+    if type(value) in PLAIN and "shell" not in parts:
+        bundle = {"text/plain": repr(value)}
     else:
-        send_result(True, load_part("display").bundle(value, is_main=True))
+        bundle = load_part("display").bundle(value, is_main=True)
+    remember_output(value)
+    if bundle:
+        send_result(True, bundle)
+
+
+# In, Out and the names with underscores. They are builtins, so that a namespace holds what the
+# tenant put there; with IPython's shell they are where it has them.
+inputs, outputs = [""], {}
+MAX_OUTPUTS = 1000  # IPython's own bound
+
+
+def remember_input(source, text):
+    if "shell" in parts:
+        parts["shell"].remember_input(current, source, text)
+        return
+    names = vars(builtins)
+    inputs.append(source)
+    names.update(In=inputs, Out=outputs, _i=inputs[-2], _ii="".join(inputs[-3:-2]), _iii="".join(inputs[-4:-3]))
+    names["_i%d" % current] = source
+
+
+def remember_output(value):
+    if "shell" in parts:
+        parts["shell"].shell.displayhook.update_user_ns(value)
+        return
+    names = vars(builtins)
+    if value is outputs:
+        return
+    if outputs and names.get("_") is not outputs.get(next(reversed(outputs))):
+        pass  # the tenant's own, gettext's for example
+    else:
+        names.update(_=value, __=names.get("_", ""), ___=names.get("__", ""))
+    if len(outputs) >= MAX_OUTPUTS:
+        names.pop("_%d" % next(iter(outputs)), None)
+        del outputs[next(iter(outputs))]
+    outputs[current] = names["_%d" % current] = value
 
 
 def one_run(count, raw):
-    global running, interrupted
-    restore_streams()
+    global running, interrupted, current, late_error
+    begin_run(count)
     threads = set(sys._current_frames()) if _thread._count() else {MAIN_THREAD}
     interrupted = False
-    failure = None
+    late_error = failure = None
     try:
         try:
             running = True
-            run_cell(raw.decode("utf-8"), "<cell %d>" % count)
+            source = raw.decode("utf-8")
+            if "shell" in parts:
+                parts["shell"].before_cell(source)
+            run_cell(source, "<cell %d>" % count)
         except BaseException as error:
             failure = error
-        if "matplotlib.pyplot" in sys.modules and posix.getpid() == PID:
-            load_part("display").flush_figures()
+        if posix.getpid() == PID:
+            if "shell" in parts:
+                parts["shell"].after_cell(failure or late_error)
+            if "matplotlib.pyplot" in sys.modules:
+                load_part("display").flush_figures()
     except BaseException as error:
         failure = failure or error
     running = False
     status = 0
+    failure = failure or late_error
     if failure is not None:
         status = load_part("errors").report(failure)
-        failure.__traceback__ = None  # would keep the tenant's frames, and all they hold, alive
-    flush_streams()
+        failure.__traceback__ = late_error = None  # would keep the tenant's frames, and all they hold, alive
+    end_run()
     if posix.getpid() != PID:
         posix._exit(status)  # a forked child came back from its cell: its program ends here
     if interrupted and _thread._count():
-        stop_threads(threads)
+        load_part("threads").stop(threads)
 
 
-def stop_threads(earlier):
-    """After an interrupt nothing of the run may go on. Threads that do not obey take the kernel along."""
-    pythonapi = import_stdlib("ctypes").pythonapi
-    time = import_stdlib("time")
-    for _ in range(25):
-        left = [ident for ident in sys._current_frames() if ident not in earlier]
-        if not left:
-            return
-        for ident in left:
-            pythonapi.PyThreadState_SetAsyncExc(
-                sys.modules["ctypes"].c_ulong(ident), sys.modules["ctypes"].py_object(SystemExit))
-        time.sleep(0.01)
-    posix._exit(1)  # without `done`: init kills what is left and says that the context is gone
+def begin_run(count):
+    global current
+    restore_streams()
+    if _thread._count():
+        load_part("threads").note(-1)
+        load_part("threads").muffle(OUT)
+        load_part("threads").muffle(ERR)
+    elif "threads" in parts:
+        parts["threads"].unmuffle(OUT)
+        parts["threads"].unmuffle(ERR)
+    current = count
+    tenant.__dict__.pop("__warningregistry__", None)  # once in a cell, as in a notebook
+
+
+def end_run():
+    global current
+    if _thread._count():
+        load_part("threads").note(current)
+        load_part("threads").muffle(OUT)
+        load_part("threads").muffle(ERR)
+        current = 0
+    flush_streams()
+    current = 0
 
 
 def serve():

@@ -27,8 +27,11 @@ def preload(name):
     gc.disable()
     for module in STANDARD:
         kernel.import_stdlib(module)
-    for part in ("display", "errors"):
+    for part in ("display", "errors", "notebook", "threads", "waiting"):
         kernel.load_part(part)
+    sys.path = [*sys.path, *kernel.SYSTEM_SITE_DIRS]
+    kernel.load_part("display").find_printer()
+    sys.path = kernel.STDLIB[:]
     if name == "data":
         preload_libraries()
     elif name != "min":

@@ -2,14 +2,15 @@
 # runs them and formats values; cells, errors and results stay with the driver. Part of kernel.py,
 # which makes it when a cell first needs it and IPython is installed; a zygote with libraries
 # makes it before it forks. Holds nothing that needs a home directory or a thread.
+import ast
 import builtins
 import os
 import subprocess
-import sys
 
 from IPython.core import interactiveshell, page
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 from IPython.core.history import HistoryManager
 from IPython.utils.text import LSString, SList
 from traitlets import Any, Type
@@ -126,7 +127,7 @@ class ZMQInteractiveShell(interactiveshell.InteractiveShell):
 
 
 def create():
-    """The one shell of this process, over the tenant's own namespace."""
+    """The one shell of this process, over the tenant's own namespace and with the history so far."""
     global shell
     database = interactiveshell.PickleShareDB
     interactiveshell.PickleShareDB = LateDatabase
@@ -136,4 +137,64 @@ def create():
         interactiveshell.PickleShareDB = database
     for name in ("exit", "quit"):
         shell.user_ns.pop(name, None)  # the driver's take a status
+    shell.execution_count = kernel.current
+    history = shell.history_manager
+    history.input_hist_parsed[:] = history.input_hist_raw[:] = kernel.inputs
+    history.output_hist.update(kernel.outputs)
+    names = vars(builtins)
+    for name in [n for n in names if n in ("In", "Out") or n.strip("_") == "" or n[:1] == "_" and n.strip("_i").isdigit()]:
+        value = names.pop(name)
+        if name not in ("In", "Out"):
+            shell.user_ns[name] = value
+    hook = shell.displayhook
+    hook._, hook.__, hook.___ = (shell.user_ns[name] for name in ("_", "__", "___"))
+    try:
+        from matplotlib_inline.config import InlineBackend
+        shell.configurables.append(InlineBackend.instance(parent=shell))  # for %config; display.py reads it
+    except ImportError:
+        pass
     return shell
+
+
+# ---- around a cell, called by the driver ----------------------------------------------
+
+def remember_input(count, source, text):
+    shell.execution_count = count
+    shell.history_manager.store_inputs(count, text, source)
+
+
+def interactive(body):
+    """The setting `ast_node_interactivity`: which expressions of a cell are shown beside the last."""
+    setting = shell.ast_node_interactivity
+    if setting == "none":
+        body = [*body, ast.Pass()] if body else body
+    elif setting == "last_expr_or_assign" and body and isinstance(body[-1], (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        target = body[-1].targets[0] if isinstance(body[-1], ast.Assign) else body[-1].target
+        if isinstance(target, ast.Name):
+            name = ast.copy_location(ast.Name(target.id, ast.Load()), body[-1])
+            body = [*body, ast.copy_location(ast.Expr(name), body[-1])]
+    elif setting == "all":
+        body = [*map(displayed, body[:-1]), *body[-1:]]
+    return body
+
+
+def displayed(node):
+    if not isinstance(node, ast.Expr):
+        return node
+    call = ast.parse("get_ipython().displayhook(0)", mode="eval").body
+    call.args = [node.value]
+    for part in ast.walk(call.func):
+        ast.copy_location(part, node)
+    return ast.copy_location(ast.Expr(ast.copy_location(call, node)), node)
+
+
+def before_cell(source):
+    shell.events.trigger("pre_execute")
+    shell.events.trigger("pre_run_cell", ExecutionInfo(source, True, False, True, None))
+
+
+def after_cell(failure):
+    result = ExecutionResult(None)
+    result.execution_count, result.error_in_exec = kernel.current, failure
+    shell.events.trigger("post_execute")
+    shell.events.trigger("post_run_cell", result)
