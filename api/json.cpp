@@ -234,12 +234,23 @@ Result<void> decode_network(const json& object) {
   return f.finish();
 }
 
+void read_flavour(Fields& f, wire::Flavour& flavour) {
+  std::string name = "min";
+  f.string("flavour", name, 16);
+  if (name == "data") {
+    flavour = wire::Flavour::data;
+  } else if (name != "min") {
+    f.fail("flavour", "must be `min` or `data`: which libraries the Python kernel has imported when it starts");
+  }
+}
+
 Result<void> decode_session_fields(Fields& f, manager::SessionSpec& spec) {
   f.string("image", spec.image, 128);
   std::optional<std::map<std::string, std::string>> labels;
   f.strings("labels", labels, 256);
   if (labels) spec.labels = std::move(*labels);
   read_env(f, spec.env);
+  read_flavour(f, spec.flavour);
   if (const json* limits = f.object("limits")) f.adopt(decode_limits(*limits, spec.limits));
   if (const json* network = f.object("network")) f.adopt(decode_network(*network));
   return {};

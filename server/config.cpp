@@ -121,6 +121,12 @@ const std::vector<ConfigKey>& config_keys() {
       {"limits.inodes", nullptr, &Config::inodes, 64, 4'000'000, "files"},
       {"limits.cpu_milli", nullptr, &Config::cpu_milli, 50, 64'000, "thousandths of a core"},
       {"limits.pids", nullptr, &Config::pids, 16, 32'768, "processes and threads"},
+      {"kernels.zygotes", nullptr, &Config::zygotes, 0, 1, "0 or 1"},
+      {"pool.size", nullptr, &Config::pool_size, 0, 256, "sessions"},
+      {"pool.most", nullptr, &Config::pool_most, 0, 256, "sessions"},
+      {"pool.data", nullptr, &Config::pool_data, 0, 256, "sessions"},
+      {"pool.javascript", nullptr, &Config::pool_javascript, 0, 1, "0 or 1"},
+      {"pool.memory_bytes", nullptr, &Config::pool_memory_bytes, 0, 1ULL << 40, "bytes"},
   };
   return keys;
 }

@@ -34,6 +34,12 @@ struct Config {
   std::uint64_t inodes = 100'000;
   std::uint64_t cpu_milli = 2000;
   std::uint64_t pids = 256;
+  std::uint64_t zygotes = 1;              // 0: every kernel is started cold
+  std::uint64_t pool_size = 4;
+  std::uint64_t pool_most = 32;
+  std::uint64_t pool_data = 1;
+  std::uint64_t pool_javascript = 1;
+  std::uint64_t pool_memory_bytes = 1ULL << 30;
   std::string tls_names;                  // comma-separated extra names of the certificate
   std::string log_level = "info";
 };

@@ -24,7 +24,13 @@ sys.stdout.buffer.write(external._code_to_timestamp_pyc(code, 0, len(data)))
   chmod 0644 "$target/python/$part.pyc"
 done
 printf '%s\n' /usr/bin/python3 -I -S -X utf8 /opt/codespace/kernels/python/kernel.pyc >"$target/python/argv"
-chmod 0644 "$target/python/argv"
+# The flavours of preloaded interpreters this image can make (images/kernels/PROTOCOL.md).
+{
+  echo min
+  site=$rootfs/usr/lib/python3/dist-packages
+  [[ -d $site/numpy && -d $site/pandas && -d $site/matplotlib && -d $site/IPython ]] && echo data
+} >"$target/python/zygotes" || true
+chmod 0644 "$target/python/argv" "$target/python/zygotes"
 
 if [[ -n $node ]]; then
   install -d -m 0755 "$target/javascript"

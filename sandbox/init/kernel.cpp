@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
@@ -23,6 +25,7 @@ using wire::Refusal;
 using wire::Stage;
 
 constexpr std::uint32_t kExecute = 1;  // images/kernels/PROTOCOL.md
+constexpr std::uint32_t kConfigure = 2;
 constexpr std::uint32_t kReady = 16;
 constexpr std::uint32_t kResult = 17;
 constexpr std::uint32_t kError = 18;
@@ -31,6 +34,8 @@ constexpr std::uint32_t kDone = 19;
 /// Between the interrupt and the kill, but never beyond the run's kill_by.
 constexpr std::uint64_t kGraceNs = 500 * sys::kNsPerMs;
 constexpr std::uint64_t kSweepNs = 2 * sys::kNsPerMs;
+/// A zygote forks in a millisecond; one that does not is not waited for.
+constexpr std::uint64_t kJoinTimeoutNs = 2 * sys::kNsPerSecond;
 /// Rounds of killing strays next to a living interpreter before it is taken down with them.
 constexpr int kMaxSweeps = 250;
 
@@ -84,35 +89,9 @@ void Kernel::next() {
 
 void Kernel::start() {
   queue_.front()->started_ns = sys::monotonic_ns();  // what follows is its start, not its wait
-  group_ = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
-  if (!group_->ok()) return fail_start({Stage::spawn_cgroup, errno});
-  int pair[2];
-  sys::UniqueFd out_writer;
-  sys::UniqueFd err_writer;
-  sys::UniqueFd out_reader;
-  sys::UniqueFd err_reader;
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return fail_start({Stage::spawn_pipe, errno});
-  control_.reset(pair[0]);
-  const sys::UniqueFd driver_end(pair[1]);
-  if (!make_pipe(out_reader, out_writer) || !make_pipe(err_reader, err_writer))
-    return fail_start({Stage::spawn_pipe, errno});
-
-  SpawnSpec spec;
-  spec.argv = argv_;
-  spec.env = queue_.front()->request().env;
-  spec.group = group_.get();
-  spec.stdout_fd = out_writer.get();
-  spec.stderr_fd = err_writer.get();
-  spec.control_fd = driver_end.get();
-  auto spawned = spawn(spec);
-  if (!spawned) return fail_start({Stage::spawn_fork, errno});
-  spawned_ = std::move(*spawned);
-  state_ = State::starting;
-  reaper_.expect(spawned_.pid, [this](const ExitFacts& facts) { on_exit(facts); });
-  (void)::fcntl(control_.get(), F_SETFL, O_NONBLOCK);
-  loop_.add(control_.get(), EPOLLIN, [this](std::uint32_t events) { on_control(events); });
-  stdout_.open(std::move(out_reader));
-  stderr_.open(std::move(err_reader));
+  origin_ = wire::KernelOrigin::cold;
+  configured_ = true;
+  if (!launch(queue_.front()->request().env)) return;
   // The first run does not wait for `ready`: its code is sent at once and read by the
   // driver when it is up. One round trip less, and its deadline covers the start.
   const std::shared_ptr<Run> run = queue_.front();
@@ -120,15 +99,155 @@ void Kernel::start() {
   begin(run);
 }
 
-void Kernel::fail_start(const SpawnError& error) {
-  control_.reset();
+bool Kernel::launch(const Env& env) {
+  const auto fail = [this](Stage stage) {
+    fail_start({stage, errno});
+    return false;
+  };
+  group_ = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+  if (!group_->ok()) return fail(Stage::spawn_cgroup);
+  int pair[2];
+  sys::UniqueFd out_writer;
+  sys::UniqueFd err_writer;
+  sys::UniqueFd out_reader;
+  sys::UniqueFd err_reader;
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return fail(Stage::spawn_pipe);
+  control_.reset(pair[0]);
+  const sys::UniqueFd driver_end(pair[1]);
+  if (!make_pipe(out_reader, out_writer) || !make_pipe(err_reader, err_writer)) return fail(Stage::spawn_pipe);
+
+  SpawnSpec spec;
+  spec.argv = argv_;
+  spec.env = env;
+  spec.group = group_.get();
+  spec.stdout_fd = out_writer.get();
+  spec.stderr_fd = err_writer.get();
+  spec.control_fd = driver_end.get();
+  auto spawned = spawn(spec);
+  if (!spawned) return fail(Stage::spawn_fork);
+  spawned_ = std::move(*spawned);
+  state_ = State::starting;
+  reaper_.expect(spawned_.pid, [this](const ExitFacts& facts) { on_exit(facts); });
+  open_channels({std::move(control_), std::move(out_reader), std::move(err_reader)});
+  return true;
+}
+
+void Kernel::open_channels(JoinerEnds ends) {
+  control_ = std::move(ends.control);
+  (void)::fcntl(control_.get(), F_SETFL, O_NONBLOCK);
+  loop_.add(control_.get(), EPOLLIN, [this](std::uint32_t events) { on_control(events); });
+  stdout_.open(std::move(ends.out));
+  stderr_.open(std::move(ends.err));
+}
+
+// --- kernels made ready before a run asks for them ------------------------------------------------
+
+void Kernel::start_ahead(Settled settled) {
+  settled_ = std::move(settled);
+  origin_ = wire::KernelOrigin::ahead;
+  configured_ = false;
+  (void)launch({});
+}
+
+std::string Kernel::expect_joiner(JoinerEnds ends, Settled settled) {
+  auto group = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+  if (!group->ok()) return {};
+  group_ = std::move(group);
+  settled_ = std::move(settled);
+  origin_ = wire::KernelOrigin::zygote;
+  configured_ = false;
+  joining_ = true;
+  state_ = State::starting;
+  open_channels(std::move(ends));
+  join_timer_ = loop_.at(sys::monotonic_ns() + kJoinTimeoutNs, [this] { on_join_failed(); });
+  return group_->name();
+}
+
+void Kernel::settle(bool there) {
+  if (const Settled settled = std::exchange(settled_, nullptr)) settled(there);
+}
+
+/// `ready`: a joiner is in its group by now and, its parent having ended, init's own child.
+void Kernel::on_ready() {
+  if (state_ != State::starting) return;
+  if (joining_) {
+    const std::vector<pid_t> members = group_->members();
+    siginfo_t info{};
+    if (members.size() != 1 || ::waitid(P_PID, static_cast<id_t>(members[0]), &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+      return on_join_failed();
+    loop_.cancel(join_timer_);
+    joining_ = false;
+    spawned_ = {};
+    spawned_.pid = members[0];
+    reaper_.expect(spawned_.pid, [this](const ExitFacts& facts) { on_exit(facts); });
+  }
+  state_ = current_ ? State::busy : State::idle;
+  if (current_) current_->sent_ns = sys::monotonic_ns();
+  settle(true);
+  next();
+}
+
+void Kernel::on_join_failed() {
+  if (!joining_) return;
+  joining_ = false;
+  state_ = State::dying;
+  loop_.cancel(join_timer_);
+  close_channels();
+  abandon_joiner();
+}
+
+/// Whatever did arrive goes; then the interpreter is executed, if anybody waits for it.
+void Kernel::abandon_joiner() {
+  if (!group_->kill_all_but({})) {
+    sweep_timer_ = loop_.at(sys::monotonic_ns() + kSweepNs, [this] { abandon_joiner(); });
+    return;
+  }
   group_.reset();
   state_ = State::absent;
+  execution_count_ = 0;
+  if (const std::shared_ptr<Run> run = std::exchange(current_, nullptr)) {
+    loop_.cancel(deadline_timer_);
+    queue_.push_front(run);
+    run->queue_timer = loop_.at(run->request().deadline_ns, [this, run] { on_queue_deadline(run); });
+  }
+  settle(false);
+  next();
+}
+
+void Kernel::end_unused() {
+  if (used() || state_ == State::absent || state_ == State::dying) return;
+  if (joining_) return on_join_failed();
+  kill_kernel();
+}
+
+void Kernel::close_channels() {
+  if (control_) {
+    loop_.remove(control_.get());
+    control_.reset();
+  }
+  stdout_.close();
+  stderr_.close();
+  inbound_.clear();
+  outbound_.clear();
+  outbound_sent_ = 0;
+}
+
+Kernel::~Kernel() {
+  for (const EventLoop::TimerId timer : {deadline_timer_, kill_timer_, sweep_timer_, join_timer_}) loop_.cancel(timer);
+  close_channels();
+  if (spawned_.pid > 0) reaper_.forget(spawned_.pid);
+}
+
+void Kernel::fail_start(const SpawnError& error) {
+  close_channels();
+  group_.reset();
+  spawned_ = {};
+  state_ = State::absent;
+  settle(false);
   // Nothing would be different for the next in the queue, so all hear the same.
   auto waiting = std::move(queue_);
   queue_.clear();
-  if (current_) waiting.push_front(current_);
-  current_.reset();
+  if (current_) waiting.push_front(std::exchange(current_, nullptr));
   for (const auto& run : waiting) {
     loop_.cancel(run->queue_timer);
     run->refuse(Refusal::kernel_failed, error.sys_errno, error.stage, "the interpreter for " + language_ + " did not start");
@@ -161,11 +280,25 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   stdout_.set_sink([run](std::string_view bytes) { run->add_output(1, bytes); });
   stderr_.set_sink([run](std::string_view bytes) { run->add_output(2, bytes); });
 
+  run->done.kernel_origin = execution_count_ == 1 ? origin_ : wire::KernelOrigin::running;
+  outbound_.clear();
+  outbound_sent_ = 0;
+  if (!std::exchange(configured_, true)) {
+    // The session's environment was not known when this interpreter was made.
+    const Env& env = run->request().env;
+    wire::Writer w;
+    w.u32(static_cast<std::uint32_t>(env.size()));
+    for (const auto& [name, value] : env) {
+      w.bytes(name);
+      w.bytes(value);
+    }
+    if (!env.empty()) outbound_ = w.frame(kConfigure);
+  }
   wire::Writer w;
   w.u32(execution_count_);
   w.raw(run->request().code);
-  outbound_ = w.frame(kExecute);
-  outbound_sent_ = 0;
+  const std::vector<char> execute = w.frame(kExecute);
+  outbound_.insert(outbound_.end(), execute.begin(), execute.end());
   flush_control();
   deadline_timer_ = loop_.at(run->request().deadline_ns, [this, run] {
     if (current_ != run) return;
@@ -194,6 +327,7 @@ void Kernel::on_control(std::uint32_t events) {
   const ssize_t n = ::recv(control_.get(), buffer, sizeof buffer, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) {
+    if (joining_) return on_join_failed();
     // Without a control channel there is no kernel, whatever the process still does.
     loop_.remove(control_.get());
     control_.reset();
@@ -217,12 +351,7 @@ void Kernel::on_control(std::uint32_t events) {
 }
 
 void Kernel::on_frame(std::uint32_t type, std::string_view payload) {
-  if (type == kReady) {
-    if (state_ != State::starting) return;
-    state_ = State::busy;
-    if (current_) current_->sent_ns = sys::monotonic_ns();
-    return;
-  }
+  if (type == kReady) return on_ready();
   if (!current_ || said_done_) return;  // between runs nothing it says means anything
   // Frames and output travel on different channels: take in first what was written before.
   if (type == kResult) current_->add_result(payload);
@@ -259,8 +388,10 @@ void Kernel::kill_strays() {
 
 void Kernel::interrupt(const std::shared_ptr<Run>& run) {
   if (current_ != run || state_ == State::dying) return;
-  (void)::kill(spawned_.pid, SIGINT);
-  (void)::kill(spawned_.pid, SIGCONT);  // a stopped interpreter takes its interrupt only then
+  if (!joining_) {
+    (void)::kill(spawned_.pid, SIGINT);
+    (void)::kill(spawned_.pid, SIGCONT);  // a stopped interpreter takes its interrupt only then
+  }
   const std::uint64_t now = sys::monotonic_ns();
   const std::uint64_t latest = run->request().kill_by_ns > kGraceNs ? run->request().kill_by_ns - kGraceNs / 2 : now;
   kill_timer_ = loop_.at(std::min(now + kGraceNs, std::max(now, latest)), [this, run] {
@@ -285,6 +416,13 @@ void Kernel::kill_kernel() {
   if (state_ == State::absent || state_ == State::dying) return;
   state_ = State::dying;
   force_killed_ = true;
+  if (joining_) {
+    // There is no process to wait for, but one may still be on its way into the group.
+    joining_ = false;
+    loop_.cancel(join_timer_);
+    death_ = {};
+    return finish_dying();
+  }
   (void)::kill(spawned_.pid, SIGKILL);
   (void)group_->kill_all_but({});
 }
@@ -293,9 +431,6 @@ void Kernel::on_exit(const ExitFacts& facts) {
   if (current_ && current_->ended_ns == 0) current_->ended_ns = sys::monotonic_ns();
   if (const auto error = spawn_error(spawned_)) {
     loop_.cancel(deadline_timer_);
-    if (control_) loop_.remove(control_.get());
-    stdout_.close();
-    stderr_.close();
     return fail_start(*error);
   }
   death_ = facts;
@@ -312,14 +447,8 @@ void Kernel::finish_dying() {
   }
   stdout_.drain();
   stderr_.drain();
-  stdout_.close();
-  stderr_.close();
-  if (control_) {
-    // A last word that arrived before the death: results and errors count, status does not.
-    loop_.remove(control_.get());
-    control_.reset();
-  }
-  inbound_.clear();
+  // What it said before its death counts, as results and errors; its status comes from Linux.
+  close_channels();
   loop_.cancel(kill_timer_);
   complete(&death_);
 }
@@ -364,8 +493,9 @@ void Kernel::complete(const ExitFacts* death) {
     group_.reset();
     spawned_ = {};
     state_ = State::absent;
-    had_context_ = true;
+    had_context_ = had_context_ || execution_count_ > 0;
     execution_count_ = 0;
+    settle(false);
   } else {
     state_ = State::idle;
   }

@@ -2,6 +2,10 @@
 //
 //   absent -> starting -> idle <-> busy -> (killed or died) -> absent
 //
+// `starting` is one of two things: init executed the interpreter, or a zygote outside of the
+// session was asked to fork one into it (it "joins"). If a joiner does not arrive, the
+// interpreter is executed instead and nobody is the wiser.
+//
 // One run at a time; the others wait in order, bounded. The interpreter is started by the
 // first run that needs it. When it ends, for whatever reason, the run it was busy with gets
 // the truth from the wait status and the control group, everything it left behind is
@@ -9,6 +13,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +36,24 @@ class Kernel {
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
 
+  ~Kernel();
+
+  /// init's ends of a kernel's channels.
+  struct JoinerEnds {
+    sys::UniqueFd control, out, err;
+  };
+  /// Called once: true when the interpreter is there, false when it will not be.
+  using Settled = std::function<void(bool)>;
+
+  /// Expects a kernel forked by a zygote. Only while absent. The name of the run group it has to
+  /// join; empty with errno if there is none.
+  std::string expect_joiner(JoinerEnds ends, Settled settled);
+  /// Executes the interpreter although no run asks for it yet. Only while absent.
+  void start_ahead(Settled settled);
+  /// Ends an interpreter that no run ever used; one that was used, or is wanted, stays.
+  void end_unused();
+  [[nodiscard]] bool used() const { return execution_count_ > 0 || current_ || !queue_.empty(); }
+
   /// False if the image has no such language.
   [[nodiscard]] bool exists() const { return !argv_.empty(); }
   /// Takes the run, which ends as finished or refused.
@@ -45,6 +68,13 @@ class Kernel {
 
   void next();
   void start();
+  bool launch(const Env& env);
+  void open_channels(JoinerEnds ends);
+  void close_channels();
+  void settle(bool there);
+  void on_ready();
+  void on_join_failed();
+  void abandon_joiner();
   void begin(const std::shared_ptr<Run>& run);
   void on_queue_deadline(const std::shared_ptr<Run>& run);
   void on_control(std::uint32_t events);
@@ -69,6 +99,10 @@ class Kernel {
   State state_ = State::absent;
   std::deque<std::shared_ptr<Run>> queue_;
   std::shared_ptr<Run> current_;
+  Settled settled_;
+  bool joining_ = false;          // its process is not known yet
+  bool configured_ = false;       // it has the session's environment
+  wire::KernelOrigin origin_ = wire::KernelOrigin::cold;
   bool had_context_ = false;      // an earlier interpreter existed: the next run says context_reset
   std::uint32_t generation_ = 0;
   std::uint32_t execution_count_ = 0;
@@ -91,6 +125,7 @@ class Kernel {
   EventLoop::TimerId deadline_timer_ = 0;
   EventLoop::TimerId kill_timer_ = 0;
   EventLoop::TimerId sweep_timer_ = 0;
+  EventLoop::TimerId join_timer_ = 0;
   int sweep_rounds_ = 0;
   ExitFacts death_;
 };

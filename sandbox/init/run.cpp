@@ -100,6 +100,7 @@ void Run::finish() {
   w.u64(done.memory_peak_bytes);
   w.u32(done.pids_peak);
   w.i64(done.started_wall_ms);
+  w.u8(static_cast<std::uint8_t>(done.kernel_origin));
   finished_ = true;
   if (on_finished) on_finished(*this);
   append(wire::InitReply::done, w);

@@ -30,6 +30,8 @@ class RunGroup {
   /// In a forked child, before it changes its user: moves the caller in. False with errno.
   [[nodiscard]] bool join_self() const;
 
+  [[nodiscard]] const std::string& name() const { return name_; }
+
   /// Pids of all members, as seen in this session.
   [[nodiscard]] std::vector<pid_t> members() const;
   [[nodiscard]] bool empty() const { return members().empty(); }

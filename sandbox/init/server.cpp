@@ -23,6 +23,30 @@ constexpr std::size_t kMaxConnections = 512;
 constexpr std::uint64_t kRequestTimeoutNs = 30 * sys::kNsPerSecond;
 constexpr std::uint32_t kMaxEnv = 1024;
 
+/// recv(2) that also takes the descriptors of a `prepare`; more than a request may have are closed.
+ssize_t receive(int from, void* data, std::size_t size, std::vector<sys::UniqueFd>& descriptors) {
+  constexpr std::size_t kMost = 3;
+  iovec part{data, size};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMost)];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(from, &message, MSG_CMSG_CLOEXEC);
+  if (n < 0) return n;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    for (std::size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+      sys::UniqueFd owned(fd);
+      if (descriptors.size() < kMost) descriptors.push_back(std::move(owned));
+    }
+  }
+  return n;
+}
+
 bool read_id(wire::Reader& r, wire::RunId& id) {
   for (auto& byte : id) byte = r.u8();
   return r.ok();
@@ -66,7 +90,7 @@ void Server::on_event(Connection& c, std::uint32_t events) {
 void Server::read_request(Connection& c) {
   char buffer[64 * 1024];
   for (;;) {
-    const ssize_t n = ::recv(c.fd.get(), buffer, sizeof buffer, 0);
+    const ssize_t n = receive(c.fd.get(), buffer, sizeof buffer, c.descriptors);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return drop(c);
@@ -97,6 +121,7 @@ void Server::handle(Connection& c, std::uint32_t type, std::string_view payload,
     case InitRequest::run: return handle_run(c, false, r);
     case InitRequest::command: return handle_run(c, true, r);
     case InitRequest::attach: return handle_attach(c, r);
+    case InitRequest::prepare: return handle_prepare(c, r);
     case InitRequest::cancel: {
       wire::RunId id{};
       if (!read_id(r, id) || !r.done()) return refuse(c, Refusal::bad_request, "cancel");
@@ -156,6 +181,31 @@ void Server::handle_run(Connection& c, bool command, wire::Reader& r) {
       request.deadline_ns > furthest || request.kill_by_ns > furthest || request.kill_by_ns < request.deadline_ns)
     return refuse(c, Refusal::bad_request, command ? "command" : "run");
   follow(c, session_.start(std::move(request)));
+}
+
+void Server::handle_prepare(Connection& c, wire::Reader& r) {
+  const std::string language(r.bytes());
+  const bool joins = r.u32() != 0;
+  if (!r.done() || c.descriptors.size() != (joins ? 3 : 0)) return refuse(c, Refusal::bad_request, "prepare");
+  const auto settled = [this, &c, life = std::weak_ptr<int>(c.life)](bool there) {
+    if (life.expired()) return;
+    // Later: this may be called before the first answer went out.
+    loop_.at(0, [this, &c, life, there] {
+      if (life.expired()) return;
+      if (there) return answer(c, InitReply::ok, {});
+      refuse(c, Refusal::kernel_failed, "");
+    });
+  };
+  std::optional<Kernel::JoinerEnds> ends;
+  if (joins) ends.emplace(Kernel::JoinerEnds{std::move(c.descriptors[0]), std::move(c.descriptors[1]), std::move(c.descriptors[2])});
+  std::string group;
+  if (!session_.prepare_kernel(language, std::move(ends), settled, group)) return refuse(c, Refusal::kernel_failed, "the session is in use");
+  if (!joins) return;
+  wire::Writer w;
+  w.raw(group);
+  const std::vector<char> frame = w.frame(static_cast<std::uint32_t>(InitReply::ok));
+  // The first words on this connection: they fit into its buffer.
+  if (::send(c.fd.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(frame.size())) drop(c);
 }
 
 void Server::handle_attach(Connection& c, wire::Reader& r) {

@@ -27,6 +27,8 @@ class Server {
     std::vector<char> reply;
     std::function<void()> on_log;
     EventLoop::TimerId timer = 0;   // for the request to arrive
+    std::vector<sys::UniqueFd> descriptors;        // that came with the request
+    std::shared_ptr<int> life = std::make_shared<int>(0);  // held by nobody else: a weak copy knows its end
   };
 
   void accept();
@@ -34,6 +36,7 @@ class Server {
   void read_request(Connection& c);
   void handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early);
   void handle_run(Connection& c, bool command, wire::Reader& r);
+  void handle_prepare(Connection& c, wire::Reader& r);
   void handle_attach(Connection& c, wire::Reader& r);
   void answer(Connection& c, wire::InitReply type, const wire::Writer& w);
   void refuse(Connection& c, wire::Refusal why, std::string_view detail);

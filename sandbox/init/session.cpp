@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "sandbox/init/file_ops.h"
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
@@ -20,6 +22,7 @@ std::shared_ptr<Run> Session::find(const wire::RunId& id) const {
 
 std::shared_ptr<Run> Session::start(RunRequest request) {
   if (auto existing = find(request.id)) return existing;
+  if (!std::exchange(used_, true)) on_first_use();
   forget_old_runs();
   auto run = std::make_shared<Run>(std::move(request));
   run->created_ns = sys::monotonic_ns();
@@ -34,6 +37,33 @@ std::shared_ptr<Run> Session::start(RunRequest request) {
     start_in_kernel(run);
   }
   return run;
+}
+
+void Session::on_first_use() {
+  loop_.at(sys::monotonic_ns() + kUnusedKernelNs, [this] {
+    for (auto& [key, kernel] : kernels_) kernel->end_unused();
+  });
+}
+
+bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, Kernel::Settled settled,
+                             std::string& group) {
+  std::erase_if(replaced_, [](const auto& kernel) { return !kernel->alive(); });
+  if (used_ || kernels_.size() + replaced_.size() >= kMaxKernels) return false;
+  auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, language, "k" + std::to_string(next_group_++));
+  if (!kernel->exists()) return false;
+  std::unique_ptr<Kernel>& place = kernels_[language + "/" + wire::kDefaultContext];
+  if (place && !ends) return false;
+  if (place) {
+    place->end_unused();
+    replaced_.push_back(std::move(place));
+  }
+  place = std::move(kernel);
+  if (!ends) {
+    place->start_ahead(std::move(settled));
+    return true;
+  }
+  group = place->expect_joiner(std::move(*ends), std::move(settled));
+  return !group.empty();
 }
 
 void Session::start_command(const std::shared_ptr<Run>& run) {
@@ -130,7 +160,8 @@ bool Session::serve_file(int connection, std::uint32_t type, std::string_view pa
 
 std::uint32_t Session::kernels_alive() const {
   std::uint32_t n = 0;
-  for (const auto& [key, kernel] : kernels_) n += kernel->alive() ? 1 : 0;
+  // One that nobody used yet is not the tenant's.
+  for (const auto& [key, kernel] : kernels_) n += kernel->alive() && kernel->used() ? 1 : 0;
   return n;
 }
 

@@ -5,8 +5,10 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "sandbox/init/command.h"
 #include "sandbox/init/event_loop.h"
@@ -20,6 +22,8 @@ namespace codespace::init {
 inline constexpr std::size_t kMaxCommands = 64;
 inline constexpr std::size_t kMaxKernels = 16;
 inline constexpr std::size_t kMaxFileHelpers = 16;
+/// An interpreter started ahead that the session's first minute did not use is ended again.
+inline constexpr std::uint64_t kUnusedKernelNs = 60ULL * 1'000'000'000;
 /// Finished runs are kept for later `attach`, oldest dropped first beyond these.
 inline constexpr std::size_t kMaxKeptRuns = 256;
 inline constexpr std::size_t kMaxKeptBytes = 24U << 20;
@@ -34,6 +38,13 @@ class Session {
   /// False if no run has this id.
   bool cancel(const wire::RunId& id);
 
+  /// Expects the default kernel of a language to be forked in by a zygote, or starts it ahead of
+  /// its first run if no ends are given. Only a session in which nothing of the tenant ran yet
+  /// takes one: the joiner is, for a moment, not confined like its neighbours. Returns false if
+  /// refused; else `group` is the run group the joiner has to enter.
+  bool prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, Kernel::Settled settled,
+                      std::string& group);
+
   /// Forks a helper for a file request; it owns the connection from then on. False: overloaded.
   bool serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
 
@@ -46,11 +57,14 @@ class Session {
   void start_command(const std::shared_ptr<Run>& run);
   void start_in_kernel(const std::shared_ptr<Run>& run);
   void forget_old_runs();
+  void on_first_use();
 
   EventLoop& loop_;
   Reaper& reaper_;
   CgroupBackend backend_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;  // "language/context"
+  std::vector<std::unique_ptr<Kernel>> replaced_;  // unused ones that gave way, until they are gone
+  bool used_ = false;                              // something of the tenant ran, or is about to
   std::unordered_map<std::uint64_t, std::unique_ptr<Command>> commands_;
   std::uint64_t next_group_ = 1;
   std::map<wire::RunId, std::shared_ptr<Run>> runs_;

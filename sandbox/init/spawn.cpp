@@ -9,7 +9,11 @@
 #include <signal.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
 
 #include "sandbox/init/posture.h"
 #include "sandbox/sys/syscalls.h"
@@ -80,21 +84,18 @@ bool place(int from, int to) {
 
 /// The fixed environment, overridden and extended by the request's.
 std::vector<std::string> build_environment(const Env& extra) {
-  Env all = {{"PATH", "/home/sandbox/.local/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"},
-             {"HOME", "/home/sandbox"}, {"USER", "sandbox"}, {"LOGNAME", "sandbox"}, {"SHELL", "/bin/bash"},
-             {"LANG", "C.UTF-8"}, {"LC_ALL", "C.UTF-8"}, {"TERM", "dumb"}, {"TMPDIR", "/tmp"}};
+  std::vector<std::string> lines(std::begin(wire::kBaseEnvironment), std::end(wire::kBaseEnvironment));
   for (const auto& [name, value] : extra) {
-    bool replaced = false;
-    for (auto& entry : all) {
-      if (entry.first != name) continue;
-      entry.second = value;
-      replaced = true;
-      break;
+    std::string line = name + "=" + value;
+    const auto same = std::find_if(lines.begin(), lines.end(), [&](const std::string& other) {
+      return other.size() > name.size() && other.starts_with(name) && other[name.size()] == '=';
+    });
+    if (same != lines.end()) {
+      *same = std::move(line);
+    } else {
+      lines.push_back(std::move(line));
     }
-    if (!replaced) all.emplace_back(name, value);
   }
-  std::vector<std::string> lines;
-  for (const auto& [name, value] : all) lines.push_back(name + "=" + value);
   return lines;
 }
 
@@ -105,7 +106,8 @@ bool make_pipe(sys::UniqueFd& reader, sys::UniqueFd& writer) {
   if (::pipe2(ends, O_CLOEXEC) != 0) return false;
   reader.reset(ends[0]);
   writer.reset(ends[1]);
-  return true;
+  // It is init's, and a program may open /dev/stdout or /dev/stdin anew, by its /proc entry.
+  return ::fchmod(ends[0], 0666) == 0;
 }
 
 std::optional<Spawned> spawn(const SpawnSpec& spec) {

@@ -244,6 +244,13 @@ class CgroupsV2 final : public Cgroups {
     return write_limit(base_.get(), session_group(session) + "/init/cgroup.procs", "0");
   }
 
+  Result<std::vector<UniqueFd>> entrances(std::string_view session, std::string_view run) override {
+    std::vector<UniqueFd> fds;
+    fds.emplace_back(open_dir_at(base_.get(), session_group(session) + "/user/" + std::string(run)));
+    if (!fds[0]) return sys_error(errno, "open run group");
+    return fds;
+  }
+
   Result<void> freeze(std::string_view session, bool frozen) override {
     return write_limit(base_.get(), session_group(session) + "/cgroup.freeze", frozen ? "1" : "0");
   }
@@ -359,6 +366,9 @@ class CgroupsV1 final : public Cgroups {
       std::string value;
       bool optional;
     } values[] = {
+        // The sum with swap may not be below the limit of memory, so it is raised before and lowered after.
+        {memory, g + "/memory.memsw.limit_in_bytes", whole, true},
+        {memory, g + "/user/memory.memsw.limit_in_bytes", tenant, true},
         {memory, g + "/memory.limit_in_bytes", whole, false},
         {memory, g + "/memory.memsw.limit_in_bytes", whole, true},  // absent without swap accounting
         {memory, g + "/memory.swappiness", "0", true},
@@ -396,6 +406,18 @@ class CgroupsV1 final : public Cgroups {
     }
     if (::unshare(CLONE_NEWCGROUP) != 0) return sys_error(errno, "unshare cgroup namespace");
     return {};
+  }
+
+  Result<std::vector<UniqueFd>> entrances(std::string_view session, std::string_view run) override {
+    const std::string g = session_group(session);
+    std::vector<UniqueFd> fds;
+    // The session's own groups first: where two controllers share a hierarchy, the run's must win.
+    for (const Controller c : {cpu, freezer, memory, pids, cpuacct}) {
+      const std::string group = c < static_cast<int>(kDelegated) ? g + "/user/" + std::string(run) : g;
+      fds.emplace_back(::openat(dir(c), (group + "/tasks").c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+      if (!fds.back()) return sys_error(errno, std::string("open run group of ") + kNames[c]);
+    }
+    return fds;
   }
 
   Result<void> freeze(std::string_view session, bool frozen) override {

@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sandbox/sys/result.h"
 #include "sandbox/sys/unique_fd.h"
@@ -64,6 +65,11 @@ class Cgroups {
   /// in and gives it a cgroup namespace whose root is the session's group. It
   /// can wait for an RCU grace period, some 10 ms, so the child does it, not the launcher's loop.
   virtual Result<void> join_self(std::string_view session) = 0;
+  /// What moves a kernel that a zygote forks into the run group `run` that init made for it, and
+  /// into the groups of its session that init's own children are in by birth. v2: one directory,
+  /// for CLONE_INTO_CGROUP. v1: a `tasks` file of each controller, to be written "0" to by the
+  /// kernel itself while it has the launcher's user id, in this order.
+  virtual Result<std::vector<sys::UniqueFd>> entrances(std::string_view session, std::string_view run) = 0;
   virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
   virtual void kill(std::string_view session) = 0;
   virtual CgroupUsage usage(std::string_view session) = 0;

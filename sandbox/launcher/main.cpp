@@ -23,6 +23,7 @@
 #include <sys/un.h>
 
 #include <list>
+#include <span>
 
 #include "sandbox/launcher/confine_self.h"
 #include "sandbox/launcher/seccomp_policy.h"
@@ -45,6 +46,7 @@ constexpr int kTickMs = 2;  // how soon a dying group is looked at again
 /// ended, and otherwise late enough not to compete with what a new session is about to run.
 constexpr int kReplenishAfterEndMs = 1;
 constexpr int kReplenishIdleMs = 50;
+constexpr int kZygoteCheckMs = 500;
 
 volatile sig_atomic_t stop_requested = 0;
 
@@ -52,6 +54,7 @@ struct Options {
   std::string runtime_dir;
   std::string images_dir;
   std::string init_path;
+  std::string zygote_path;
   std::string user;
   std::string group;
   IdRange ids;
@@ -61,10 +64,11 @@ struct Options {
   ::fprintf(stderr,
             "codespace-launcher: %s\n"
             "usage: codespace-launcher --runtime DIR --images DIR --id-range FIRST:COUNT\n"
-            "                          [--user NAME --group NAME] [--init FILE]\n"
+            "                          [--user NAME --group NAME] [--init FILE] [--zygote FILE]\n"
             "  --runtime   holds launcher.sock and one directory per session\n"
             "  --images    the image store, read only\n"
             "  --id-range  subordinate user ids for the sessions, 16 each; nobody else may use them\n"
+            "  --init, --zygote  codespace-init and codespace-zygote.so, if they are not beside this program\n"
             "  --user      service user to become when started as root; --group is the gateway's group\n",
             mistake);
   ::exit(2);
@@ -79,6 +83,7 @@ Options parse(int argc, char** argv) {
     if (name == "--runtime") o.runtime_dir = value;
     else if (name == "--images") o.images_dir = value;
     else if (name == "--init") o.init_path = value;
+    else if (name == "--zygote") o.zygote_path = value;
     else if (name == "--user") o.user = value;
     else if (name == "--group") o.group = value;
     else if (name == "--id-range") {
@@ -88,13 +93,13 @@ Options parse(int argc, char** argv) {
     } else usage("unknown option");
   }
   if (o.runtime_dir.empty() || o.images_dir.empty() || o.ids.count == 0) usage("--runtime, --images and --id-range are needed");
-  if (o.init_path.empty()) {
-    char self[512];
-    const ssize_t n = ::readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0) usage("cannot find myself; give --init");
-    const std::string_view path(self, static_cast<size_t>(n));
-    o.init_path = std::string(path.substr(0, path.rfind('/') + 1)) + "codespace-init";
-  }
+  char self[512];
+  const ssize_t n = ::readlink("/proc/self/exe", self, sizeof self - 1);
+  if (n <= 0) usage("cannot find myself; is /proc mounted?");
+  const std::string_view path(self, static_cast<size_t>(n));
+  const std::string beside(path.substr(0, path.rfind('/') + 1));
+  if (o.init_path.empty()) o.init_path = beside + "codespace-init";
+  if (o.zygote_path.empty()) o.zygote_path = beside + "codespace-zygote.so";
   return o;
 }
 
@@ -147,10 +152,10 @@ Result<UniqueFd> sealed(const char* name, std::string_view bytes) {
   return reader;
 }
 
-Result<UniqueFd> load_init(const std::string& path) {
+Result<UniqueFd> load_sealed(const char* name, const std::string& path) {
   const std::string program = sys::read_file_at(AT_FDCWD, path.c_str(), 64 << 20);
   if (program.empty()) return sys_error(errno, "read " + path);
-  return sealed("codespace-init", program);
+  return sealed(name, program);
 }
 
 Result<UniqueFd> load_seccomp() {
@@ -230,6 +235,9 @@ class Server {
     sessions_.on_created = [this](const wire::SessionKey& key, const LauncherReply& reply) {
       answer_waiting(key, LauncherOp::create, reply);
     };
+    sessions_.on_kernel = [this](const wire::SessionKey& key, const LauncherReply& reply) {
+      answer_waiting(key, LauncherOp::kernel, reply);
+    };
     sessions_.on_gone = [this](const wire::SessionKey& key, const LauncherReply& end) {
       LauncherReply ok = end;
       ok.status = LauncherStatus::ok;
@@ -242,7 +250,7 @@ class Server {
   }
 
   void run() {
-    sessions_.replenish();
+    (void)sessions_.replenish();
     while (stop_requested == 0) step();
     // An orderly end takes every session along: without a launcher nobody could end them.
     sessions_.kill_all();
@@ -259,24 +267,23 @@ class Server {
     order_.clear();
     for (const auto& [lease, session] : sessions_.all()) {
       order_.push_back(lease);
-      polled_.push_back({session->pidfd ? session->pidfd.get() : -1, POLLIN, 0});
-      polled_.push_back({session->channel ? session->channel.get() : -1, POLLIN, 0});
+      for (const UniqueFd* fd : {&session->pidfd, &session->channel, &session->join.connection, &session->ahead.connection})
+        polled_.push_back({*fd ? fd->get() : -1, POLLIN, 0});
     }
+    const std::size_t first_zygote = polled_.size();
+    sessions_.zygotes().add_polled(polled_);
     const bool replenishing = replenish_delay_ms_ > 0;
-    const int wait = sessions_.needs_tick() ? kTickMs : replenishing ? replenish_delay_ms_ : -1;
+    const int quiet = replenishing ? replenish_delay_ms_ : sessions_.zygotes().waiting() ? kZygoteCheckMs : -1;
+    const int wait = sessions_.needs_tick() ? kTickMs : quiet;
     const int n = ::poll(polled_.data(), polled_.size(), wait);
     if (n == 0 && replenishing && wait == replenish_delay_ms_ && stop_requested == 0) {
-      replenish_delay_ms_ = 0;
-      sessions_.replenish();
+      replenish_delay_ms_ = sessions_.replenish() ? kReplenishIdleMs : 0;
+      sessions_.zygotes().renew();
     }
     if (n < 0 && errno != EINTR) die({ErrorCode::internal, Fault::server, errno, "poll"});
     if (n > 0) {
-      for (std::size_t i = 0; i < order_.size(); ++i) {
-        Session* session = sessions_.at(order_[i]);
-        if (session == nullptr) continue;
-        if (polled_[first_session + 2 * i + 1].revents != 0 && session->channel) sessions_.on_channel(*session);
-        if (polled_[first_session + 2 * i].revents != 0 && session->pidfd) sessions_.on_exit(*session);
-      }
+      serve_sessions(first_session);
+      sessions_.zygotes().on_polled(std::span(polled_).subspan(first_zygote));
       std::size_t i = 1;
       for (Peer& peer : peers_) {
         if (polled_[i++].revents != 0) serve(peer);
@@ -284,7 +291,20 @@ class Server {
       if (polled_[0].revents != 0) accept();
     }
     sessions_.on_tick();
+    sessions_.zygotes().check_time();
     peers_.remove_if([](const Peer& peer) { return peer.closed; });
+  }
+
+  void serve_sessions(std::size_t first) {
+    for (std::size_t i = 0; i < order_.size(); ++i) {
+      const auto happened = [&](std::size_t which) { return polled_[first + 4 * i + which].revents != 0; };
+      Session* session = sessions_.at(order_[i]);
+      if (session == nullptr) continue;
+      if (happened(1) && session->channel) sessions_.on_channel(*session);
+      if (happened(2) && session->join.connection) sessions_.on_warm_up(*session, session->join);
+      if (happened(3) && session->ahead.connection) sessions_.on_warm_up(*session, session->ahead);
+      if (happened(0) && session->pidfd) sessions_.on_exit(*session);
+    }
   }
 
   void accept() {
@@ -327,11 +347,12 @@ class Server {
     switch (request.op) {
       case LauncherOp::create:
         replenish_delay_ms_ = kReplenishIdleMs;
+        // Before the call: a session of the pool is there at once.
+        peer.waiting_for = request.session;
+        peer.waiting_op = LauncherOp::create;
         if (const auto refused = sessions_.create(request)) {
+          peer.waiting_op = LauncherOp{};
           send(peer, *refused);
-        } else {
-          peer.waiting_for = request.session;
-          peer.waiting_op = LauncherOp::create;
         }
         return;
       case LauncherOp::kill:
@@ -360,6 +381,16 @@ class Server {
       case LauncherOp::watch:
         peer.watching = true;
         return;
+      case LauncherOp::pool:
+        replenish_delay_ms_ = kReplenishIdleMs;
+        return send(peer, sessions_.set_pool(request));
+      case LauncherOp::kernel:
+        peer.waiting_for = request.session;
+        peer.waiting_op = LauncherOp::kernel;
+        if (session != nullptr && sessions_.fork_kernel(*session, request.flavour)) return;
+        peer.waiting_op = LauncherOp{};
+        if (session != nullptr) unknown.status = LauncherStatus::setup_failed;
+        return send(peer, unknown);
     }
     LauncherReply reply;
     reply.status = LauncherStatus::bad_request;
@@ -459,7 +490,8 @@ int run(int argc, char** argv) {
   }
 
   const UniqueFd lock = prepare_runtime(options, identity);
-  UniqueFd init_program = must(load_init(options.init_path));
+  UniqueFd init_program = must(load_sealed("codespace-init", options.init_path));
+  UniqueFd zygote_library = must(load_sealed("codespace-zygote", options.zygote_path));
   UniqueFd seccomp = must(load_seccomp());
   const auto cgroups = must(Cgroups::open(cgroup_name(options.runtime_dir), identity.uid, identity.gid));
   must(drop_to_service_user(identity));
@@ -467,7 +499,7 @@ int run(int argc, char** argv) {
   must(enter_small_root(options.runtime_dir, options.images_dir));
 
   set_signals();
-  Sessions sessions(*cgroups, options.ids.count, std::move(init_program), std::move(seccomp));
+  Sessions sessions(*cgroups, options.ids.count, std::move(init_program), std::move(seccomp), std::move(zygote_library));
   Server server(sessions, listen_launcher());
   if (notify) (void)::send(notify.get(), "READY=1", 7, MSG_NOSIGNAL);
   ::fprintf(stderr, "<6>ready cgroup=%s sessions_max=%u\n", cgroups->backend().data(), options.ids.count / kIdsPerSession);

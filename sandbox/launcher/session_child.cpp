@@ -8,18 +8,17 @@
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <net/if.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
 
+#include "sandbox/launcher/child_steps.h"
 #include "sandbox/launcher/image_templates.h"
 #include "sandbox/sys/syscalls.h"
 #include "sandbox/wire/setup_protocol.h"
@@ -101,6 +100,33 @@ void mount_file_systems(const Assignment& assignment) {
   // hidepid=ptraceable, Linux 5.8: a process sees itself and what it could trace, so not init.
   require(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=ptraceable") == 0,
           Stage::mount_proc);
+}
+
+/// Lets the launcher resize what was mounted, after init gave up the right to.
+void report_disks() {
+  constexpr int kCount = 4;
+  int fds[kCount];
+  int at = 0;
+  for (const char* disk : {"workspace", "tmp", "home/sandbox", "dev/shm"}) {
+    fds[at] = static_cast<int>(::syscall(SYS_fspick, AT_FDCWD, disk, FSPICK_CLOEXEC | FSPICK_NO_AUTOMOUNT));
+    require(fds[at++] >= 0, Stage::mount_tmpfs);
+  }
+  wire::SetupReport report;
+  report.stage = Stage::mount_tmpfs;
+  iovec part{&report, sizeof report};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof fds);
+  std::memcpy(CMSG_DATA(header), fds, sizeof fds);
+  require(::sendmsg(report_fd, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof report), Stage::mount_tmpfs);
+  for (const int fd : fds) ::close(fd);
 }
 
 /// Nested namespaces are refused by seccomp; this refuses them a second time. Written
@@ -186,44 +212,6 @@ void arrange_descriptors(const ChildPlan& plan, int listener) {
   require(sys::close_range(wire::kInitProgramFd + 1, ~0U, CLOSE_RANGE_UNSHARE) == 0, Stage::close_descriptors);
 }
 
-void set_resource_limits() {
-  const struct {
-    __rlimit_resource resource;
-    rlim_t value;
-  } limits[] = {
-      {RLIMIT_NOFILE, 4096},
-      // 1, not 0: 0 does not stop a core_pattern pipe helper on the host, 1 does (core(5)).
-      {RLIMIT_CORE, 1},
-      {RLIMIT_MEMLOCK, 64 << 10},
-      {RLIMIT_MSGQUEUE, 800 << 10},
-      {RLIMIT_SIGPENDING, 4096},
-      {RLIMIT_RTPRIO, 0},
-      {RLIMIT_NICE, 0},
-  };
-  for (const auto& limit : limits) {
-    const rlimit value{limit.value, limit.value};
-    require(::setrlimit(limit.resource, &value) == 0, Stage::rlimits);
-  }
-  ::umask(022);
-}
-
-void reset_signals() {
-  struct sigaction action {};
-  action.sa_handler = SIG_DFL;
-  for (int signal = 1; signal < NSIG; ++signal) (void)::sigaction(signal, &action, nullptr);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-}
-
-bool set_capabilities(uint64_t keep, uint64_t inheritable) {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2]{};
-  data[0].effective = data[0].permitted = static_cast<uint32_t>(keep);
-  data[0].inheritable = static_cast<uint32_t>(inheritable);
-  return ::syscall(SYS_capset, &header, data) == 0;
-}
-
 /// From root of the session's namespace to init's own user with three capabilities, for good.
 void become_init_user() {
   // Both need CAP_SETPCAP, so they come before the change of user. NO_SETUID_FIXUP keeps the
@@ -241,8 +229,7 @@ void become_init_user() {
   require(::prctl(PR_SET_SECUREBITS, kBits | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
                   0, 0, 0) == 0,
           Stage::securebits);
-  for (int cap = 0; ::prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; ++cap)
-    require(::prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0, Stage::bounding_set);
+  require(drop_bounding_set(), Stage::bounding_set);
   require(set_capabilities(wire::kInitCapabilities, wire::kInitCapabilities), Stage::become_init);
   require(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, Stage::no_new_privs);
 }
@@ -267,12 +254,11 @@ void become_session(const ChildPlan& plan) {
   require(::setsid() >= 0, Stage::become_root);
   // A change of user made this undumpable and its /proc files root's; one of them is written next.
   require(::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0, Stage::oom_score);
-  // Of all the host's processes, sessions are the first to go when its memory runs out.
-  require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "500"), Stage::oom_score);
+  require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", kOomScore), Stage::oom_score);
   require(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::mount_private);
   require(::sethostname("sandbox", 7) == 0, Stage::hostname);
   raise_loopback();
-  set_resource_limits();
+  require(set_resource_limits(), Stage::rlimits);
   reset_signals();
 
   // Second part: this is the session now.
@@ -280,6 +266,7 @@ void become_session(const ChildPlan& plan) {
   int listener = -1;
   receive(plan.launcher.get(), &assignment, sizeof assignment, &listener);
   mount_file_systems(assignment);
+  if (assignment.pooled) report_disks();
   forbid_nested_namespaces();
   mask_proc();
   enter_root();

@@ -26,6 +26,7 @@ struct ChildPlan {
 struct Assignment {
   std::uint64_t image = 0;
   wire::SessionLimits limits;
+  bool pooled = false;  // its limits may change at hand-over: report contexts of its disks
 };
 
 /// One byte: the launcher has written the id maps.

@@ -1,5 +1,5 @@
 // Sessions from the launcher's side. See the header; a session's life here is
-//   preparing -> spare -> starting -> running -> ending -> (gone)
+//   preparing -> spare -> starting | warming -> pooled -> running -> ending -> (gone)
 // and every failure on the way goes through `ending`, so there is one way to clean up.
 #include "sandbox/launcher/sessions.h"
 
@@ -32,25 +32,7 @@ constexpr std::uint64_t kSetupTimeoutNs = 20 * sys::kNsPerSecond;
 
 bool within(std::uint64_t low, std::uint64_t value, std::uint64_t high) { return low <= value && value <= high; }
 
-/// Limits are checked here again although the gateway checked them: it may be taken over.
-bool limits_permitted(const wire::SessionLimits& l) {
-  const wire::SessionLimits& low = wire::kMinLimits;
-  const wire::SessionLimits& high = wire::kMaxLimits;
-  return within(low.memory_bytes, l.memory_bytes, high.memory_bytes) &&
-         within(low.workspace_bytes, l.workspace_bytes, high.workspace_bytes) &&
-         within(low.scratch_bytes, l.scratch_bytes, high.scratch_bytes) &&
-         within(low.inodes, l.inodes, high.inodes) && within(low.cpu_milli, l.cpu_milli, high.cpu_milli) &&
-         within(low.pids, l.pids, high.pids);
-}
-
-LauncherReply reply_with(LauncherStatus status, const wire::SessionKey& key) {
-  LauncherReply reply;
-  reply.status = status;
-  reply.session = key;
-  return reply;
-}
-
-std::string runtime_dir_of(const Session& session) { return "/run/sessions/" + session.hex; }
+std::string runtime_dir_of(const Session& session) { return "/run/sessions/" + session.directory; }
 
 Result<void> write_id_map(pid_t pid, const char* file, std::uint32_t lease) {
   char path[48];
@@ -75,6 +57,39 @@ Result<void> map_ids(pid_t pid, std::uint32_t lease) {
 
 }  // namespace
 
+bool limits_permitted(const wire::SessionLimits& l) {
+  const wire::SessionLimits& low = wire::kMinLimits;
+  const wire::SessionLimits& high = wire::kMaxLimits;
+  return within(low.memory_bytes, l.memory_bytes, high.memory_bytes) &&
+         within(low.workspace_bytes, l.workspace_bytes, high.workspace_bytes) &&
+         within(low.scratch_bytes, l.scratch_bytes, high.scratch_bytes) &&
+         within(low.inodes, l.inodes, high.inodes) && within(low.cpu_milli, l.cpu_milli, high.cpu_milli) &&
+         within(low.pids, l.pids, high.pids);
+}
+
+LauncherReply reply_with(LauncherStatus status, const wire::SessionKey& key) {
+  LauncherReply reply;
+  reply.status = status;
+  reply.session = key;
+  return reply;
+}
+
+std::size_t take_descriptors(const msghdr& message, std::span<UniqueFd> into) {
+  std::size_t taken = 0;
+  for (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(const_cast<msghdr*>(&message), const_cast<cmsghdr*>(header))) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+      UniqueFd owned(fd);
+      if (taken < into.size()) into[taken++] = std::move(owned);
+    }
+  }
+  return taken;
+}
+
 std::string hex_of(const wire::SessionKey& key) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string hex;
@@ -85,8 +100,9 @@ std::string hex_of(const wire::SessionKey& key) {
   return hex;
 }
 
-Sessions::Sessions(Cgroups& cgroups, std::uint32_t id_count, UniqueFd init_program, UniqueFd seccomp)
-    : cgroups_(cgroups), leases_(id_count), init_program_(std::move(init_program)), seccomp_(std::move(seccomp)) {}
+Sessions::Sessions(Cgroups& cgroups, std::uint32_t id_count, UniqueFd init_program, UniqueFd seccomp, UniqueFd zygote_library)
+    : cgroups_(cgroups), leases_(id_count), init_program_(std::move(init_program)), seccomp_(std::move(seccomp)),
+      zygotes_(std::move(zygote_library), seccomp_) {}
 
 Session* Sessions::find(const wire::SessionKey& key) {
   const auto found = by_key_.find(key);
@@ -99,7 +115,7 @@ Session* Sessions::at(std::uint32_t lease) {
 }
 
 std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& request) {
-  if (!limits_permitted(request.limits) || request.network != wire::NetworkMode::none)
+  if (!limits_permitted(request.limits) || request.network != wire::NetworkMode::none || request.flavour > wire::Flavour::data)
     return reply_with(LauncherStatus::bad_request, request.session);
   const auto waiting = [&](const wire::LauncherRequest& other) { return other.session == request.session; };
   if (find(request.session) != nullptr || std::any_of(pending_.begin(), pending_.end(), waiting))
@@ -113,6 +129,7 @@ std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& reque
     ::fprintf(stderr, "<4>image template failed errno=%d what=\"%s\"\n", reply.sys_errno, made.error().what.c_str());
     return reply;
   }
+  if (take_pooled(request)) return std::nullopt;
   pending_.push_back(request);
   assign_pending();
   return std::nullopt;
@@ -155,7 +172,7 @@ void Sessions::assign_pending() {
     const wire::LauncherRequest request = pending_.front();
     pending_.pop_front();
     Stage stage = Stage::none;
-    if (auto assigned = assign(session, request, stage); !assigned) {
+    if (auto assigned = assign(session, request, false, stage); !assigned) {
       kill(session);
       refuse(request, stage, assigned.error());
     }
@@ -167,8 +184,8 @@ void Sessions::assign_pending() {
   }
 }
 
-void Sessions::replenish() {
-  if (!pending_.empty()) return;
+bool Sessions::replenish() {
+  if (!pending_.empty()) return true;
   std::size_t spares = 0;
   for (const auto& [lease, session] : table_) {
     const bool spare = session->state == SessionState::spare || session->state == SessionState::preparing;
@@ -179,10 +196,11 @@ void Sessions::replenish() {
     if (auto prepared = prepare(stage); !prepared) {
       ::fprintf(stderr, "<4>no spare could be prepared stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
                 prepared.error().sys_errno, prepared.error().what.c_str());
-      return;
+      return false;
     }
     ++spares;
   }
+  return fill_pools();
 }
 
 Result<void> Sessions::prepare(Stage& stage) {
@@ -224,20 +242,22 @@ void Sessions::on_joined(Session& session) {
   assign_pending();
 }
 
-Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& request, Stage& stage) {
+Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& request, bool pooled, Stage& stage) {
   session.key = request.session;
-  session.hex = hex_of(request.session);
+  session.directory = pooled ? "pool-" + std::string(sys::Decimal(session.lease).view()) : hex_of(request.session);
   session.image = request.image;
   session.limits = request.limits;
+  session.flavour = request.flavour;
+  session.wants_ahead = request.ahead;
   session.created_wall_ms = sys::wall_ms();
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
-  session.state = SessionState::starting;
+  session.state = pooled ? SessionState::warming : SessionState::starting;
   stage = Stage::cgroup_limits;
   if (auto limited = cgroups_.limit(session.group, session.limits); !limited) return limited;
   auto listener = listen(session, stage);
   if (!listener) return std::unexpected(listener.error());
   stage = Stage::child_sync;
-  Assignment assignment{request.image, request.limits};
+  Assignment assignment{request.image, request.limits, pooled};
   iovec part{&assignment, sizeof assignment};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
   msghdr message{};
@@ -253,7 +273,7 @@ Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& req
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
   if (::sendmsg(session.channel.get(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof assignment))
     return sys_error(errno, "assign");
-  by_key_.emplace(session.key, &session);
+  if (!pooled) by_key_.emplace(session.key, &session);
   return {};
 }
 
@@ -311,20 +331,32 @@ Result<void> Sessions::clone_child(Session& session, Stage& stage) {
   return {};
 }
 
-void Sessions::finish_creation(Session& session, const LauncherReply& reply) {
+void Sessions::finish_creation(Session& session, LauncherReply reply) {
   session.channel.reset();
-  if (reply.status == LauncherStatus::ok) {
-    session.state = SessionState::running;
-    session.setup_deadline_ns = 0;
-  }
+  const bool asked_for = session.state == SessionState::starting;
   const wire::SessionKey key = session.key;
-  if (reply.status != LauncherStatus::ok) kill(session);
-  on_created(key, reply);
+  if (reply.status == LauncherStatus::ok) {
+    session.setup_deadline_ns = 0;
+    if (asked_for) session.state = SessionState::running;
+    // Before the gateway hears of the session, or its first run would start a kernel cold.
+    warm_up(session);
+    reply.origin = session.join.connection ? wire::Origin::zygote : wire::Origin::cold;
+  } else {
+    kill(session);
+  }
+  if (asked_for) on_created(key, reply);
 }
 
 void Sessions::on_channel(Session& session) {
   wire::SetupReport report;
-  const ssize_t n = ::recv(session.channel.get(), &report, sizeof report, MSG_DONTWAIT);
+  iovec part{&report, sizeof report};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * std::tuple_size_v<decltype(session.disks)>)];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(session.channel.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   const bool whole = n == static_cast<ssize_t>(sizeof report) && report.magic == wire::kSetupMagic;
   if (session.state == SessionState::preparing || session.state == SessionState::spare) {
@@ -335,6 +367,8 @@ void Sessions::on_channel(Session& session) {
     kill(session);
     return fail_pending(stage, error);
   }
+  if (whole && session.state == SessionState::warming && report.stage == Stage::mount_tmpfs && report.sys_errno == 0)
+    return (void)take_descriptors(message, session.disks);
   LauncherReply reply = describe(session);
   if (!whole) {
     reply.status = LauncherStatus::setup_failed;
@@ -350,18 +384,20 @@ void Sessions::on_channel(Session& session) {
     if (difference != nullptr) {
       reply.status = LauncherStatus::posture_mismatch;
       reply.stage = Stage::init_posture;
-      ::fprintf(stderr, "<3>posture mismatch session=%s field=\"%s\"\n", session.hex.c_str(), difference);
+      ::fprintf(stderr, "<3>posture mismatch session=%s field=\"%s\"\n", session.directory.c_str(), difference);
     }
     session.posture_digest = reply.posture_digest = posture_digest(report.facts);
   }
   if (reply.status == LauncherStatus::setup_failed)
-    ::fprintf(stderr, "<4>session setup failed session=%s stage=%u errno=%d\n", session.hex.c_str(),
+    ::fprintf(stderr, "<4>session setup failed session=%s stage=%u errno=%d\n", session.directory.c_str(),
               static_cast<unsigned>(reply.stage), reply.sys_errno);
   finish_creation(session, reply);
 }
 
 void Sessions::kill_all() {
   pending_.clear();
+  pools_.clear();
+  zygotes_.kill_all();
   for (auto& [lease, session] : table_) kill(*session);
 }
 
@@ -370,6 +406,7 @@ void Sessions::kill(Session& session) {
   session.end = describe(session);
   session.state = SessionState::ending;
   session.channel.reset();
+  for (WarmUp* warm_up : {&session.join, &session.ahead}) settle_warm_up(session, *warm_up, false);
   if (!session.pidfd) {
     session.reaped = true;  // failed before it had a process
     return;
@@ -398,13 +435,14 @@ void Sessions::on_exit(Session& session) {
   if (was_coming && session.channel) on_channel(session);
   if (session.state != SessionState::ending) {
     session.state = SessionState::ending;
+    for (WarmUp* warm_up : {&session.join, &session.ahead}) settle_warm_up(session, *warm_up, false);
     cgroups_.kill(session.group);
   }
 }
 
 bool Sessions::try_remove(Session& session) {
   if (!session.reaped || !cgroups_.remove(session.group)) return false;
-  if (!session.hex.empty()) {
+  if (!session.directory.empty()) {
     const std::string dir = runtime_dir_of(session);
     ::unlink((dir + "/init.sock").c_str());
     ::rmdir(dir.c_str());
@@ -418,7 +456,7 @@ void Sessions::on_tick() {
   for (auto it = table_.begin(); it != table_.end();) {
     Session& session = *it->second;
     if (session.setup_deadline_ns != 0 && now > session.setup_deadline_ns && session.state < SessionState::running) {
-      if (session.state == SessionState::starting) {
+      if (session.state == SessionState::starting || session.state == SessionState::warming) {
         LauncherReply reply = describe(session);
         reply.status = LauncherStatus::setup_failed;
         reply.stage = Stage::init_ready;
@@ -454,6 +492,12 @@ LauncherReply Sessions::freeze(Session& session, bool frozen) {
   LauncherReply reply = describe(session);
   if (session.state != SessionState::running) {
     reply.status = LauncherStatus::unknown_session;
+    return reply;
+  }
+  // Frozen on its way in, a kernel would hold up its zygote and with it everybody's.
+  if (frozen && session.join.connection) {
+    reply.status = LauncherStatus::setup_failed;
+    reply.sys_errno = EBUSY;
     return reply;
   }
   if (auto done = cgroups_.freeze(session.group, frozen); !done) {

@@ -1,38 +1,54 @@
 // The launcher's table of sessions and everything done to them: create, kill, freeze,
-// count, and the tidying after an end. Single-threaded; nothing here blocks for longer
-// than a system call, waits are events of the loop in main.cpp.
+// count, and the tidying after an end; the pool of sessions made before they are asked for
+// (pool.cpp), and the kernels made ready in a session (warm_up.cpp). Single-threaded; nothing
+// here blocks for longer than a system call, waits are events of the loop in main.cpp.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "sandbox/launcher/cgroup.h"
 #include "sandbox/launcher/id_lease.h"
 #include "sandbox/launcher/image_templates.h"
+#include "sandbox/launcher/zygotes.h"
 #include "sandbox/sys/unique_fd.h"
 #include "sandbox/wire/launcher_protocol.h"
 #include "sandbox/wire/setup_protocol.h"
 
 namespace codespace::launcher {
 
-/// preparing -> spare -> starting -> running -> ending. The first two belong to no request yet.
-enum class SessionState { preparing, spare, starting, running, ending };
+/// preparing -> spare -> starting -> running -> ending
+///                    -> warming -> pooled -> running
+/// `starting` and `running` belong to a request; the states before them to none yet.
+enum class SessionState { preparing, spare, warming, pooled, starting, running, ending };
 
 /// Children kept ready in their namespaces and control groups, so that a creation waits for
 /// neither a network namespace nor, on v2, the kernel's grace period of a cgroup move.
 inline constexpr std::size_t kSpares = 2;
 
+/// A kernel that is being made ready in a session: a conversation with the session's init.
+struct WarmUp {
+  sys::UniqueFd connection;              // open until init said that the kernel is there, or will not be
+  std::array<sys::UniqueFd, 3> ends;     // the driver's: control, stdout, stderr; until they went to a zygote
+  wire::Flavour flavour{};
+  bool asked = false;                    // a request of the gateway waits for it
+  std::uint64_t forwarded_ns = 0;        // when the zygote was asked
+};
+
 struct Session {
-  wire::SessionKey key{};          // from assignment on
-  std::string hex;                 // of the key; names the runtime directory
+  wire::SessionKey key{};          // while a request owns it
+  std::string directory;           // name in the runtime directory: hex of the key, or the pool's own
   std::string group;               // name in Cgroups, by lease
   std::uint64_t image = 0;
   wire::SessionLimits limits;
@@ -46,6 +62,11 @@ struct Session {
   pid_t pid = -1;                 // only to write its id maps; everything else goes by pidfd
   sys::UniqueFd pidfd;
   sys::UniqueFd channel;          // to the child, until init is ready
+  WarmUp join;                    // a kernel from a zygote
+  WarmUp ahead;                   // a kernel that init starts before anybody asks
+  wire::Flavour flavour{};
+  std::uint32_t wants_ahead = 0;  // wire::kAhead... bits
+  std::array<sys::UniqueFd, 4> disks;  // pooled: contexts to resize the writable file systems with
   bool reaped = false;
   wire::LauncherReply end;        // facts of the end, once reaped
 };
@@ -55,12 +76,15 @@ class Sessions {
   /// `status_ok`, `ended`, `setup_failed`... for the one who asked and for the watchers.
   using Notify = std::function<void(const wire::SessionKey&, const wire::LauncherReply&)>;
 
-  Sessions(Cgroups& cgroups, std::uint32_t id_count, sys::UniqueFd init_program, sys::UniqueFd seccomp);
+  Sessions(Cgroups& cgroups, std::uint32_t id_count, sys::UniqueFd init_program, sys::UniqueFd seccomp,
+           sys::UniqueFd zygote_library);
 
   /// Called when a creation finishes, one way or the other.
   Notify on_created;
   /// Called when nothing of a session is left.
   Notify on_gone;
+  /// Called when a kernel that was asked for is being forked, or will not be.
+  Notify on_kernel;
 
   /// Starts a creation; the outcome comes by on_created. A reply at once if it is refused.
   std::optional<wire::LauncherReply> create(const wire::LauncherRequest& request);
@@ -76,27 +100,54 @@ class Sessions {
   [[nodiscard]] const std::map<std::uint32_t, std::unique_ptr<Session>>& all() const { return table_; }
   [[nodiscard]] Session* at(std::uint32_t lease);
 
-  /// Events of the loop: a child's report, the end of an init, time passing.
+  /// Sets how many sessions of a kind are kept ready.
+  [[nodiscard]] wire::LauncherReply set_pool(const wire::LauncherRequest& request);
+  /// Starts to fork a kernel into a session where nothing of the tenant ran yet; the outcome
+  /// comes by on_kernel. False: refused at once.
+  bool fork_kernel(Session& session, wire::Flavour flavour);
+  [[nodiscard]] Zygotes& zygotes() { return zygotes_; }
+
+  /// Events of the loop: a child's report, init about a kernel, the end of an init, time passing.
   void on_channel(Session& session);
+  void on_warm_up(Session& session, WarmUp& warm_up);
   void on_exit(Session& session);
   void on_tick();
-  /// Prepares children until kSpares are on the way; called when no request is waiting.
-  void replenish();
+  /// Prepares children until kSpares are on the way, and refills the pools by one session;
+  /// called when no request is waiting. True if there is more to do.
+  bool replenish();
   /// Ends everything; the launcher stops.
   void kill_all();
   /// True while something waits for time to pass (a set-up deadline, a group that is not yet empty).
   [[nodiscard]] bool needs_tick() const;
 
  private:
+  struct Pool {
+    std::uint64_t image = 0;
+    wire::Flavour flavour{};
+    std::uint32_t ahead = 0;
+    wire::SessionLimits limits;
+    std::uint32_t count = 0;
+    std::uint64_t not_before_ns = 0;  // after a session for it could not be made
+  };
+
   Result<void> prepare(wire::Stage& stage);
   void on_joined(Session& session);
   void assign_pending();
-  Result<void> assign(Session& session, const wire::LauncherRequest& request, wire::Stage& stage);
+  Result<void> assign(Session& session, const wire::LauncherRequest& request, bool pooled, wire::Stage& stage);
+  bool fill_pools();
+  std::uint32_t count_pooled(const Pool& pool, bool ready_only) const;
+  bool take_pooled(const wire::LauncherRequest& request);
+  Result<void> hand_over(Session& session, const wire::LauncherRequest& request);
+  void warm_up(Session& session);
+  bool begin_join(Session& session, wire::Flavour flavour);
+  bool begin_ahead(Session& session, std::string_view language);
+  bool forward(Session& session, std::string_view group);
+  void settle_warm_up(Session& session, WarmUp& warm_up, bool there);
   Result<sys::UniqueFd> listen(const Session& session, wire::Stage& stage);
   Result<void> clone_child(Session& session, wire::Stage& stage);
   void refuse(const wire::LauncherRequest& request, wire::Stage stage, const Error& error);
   void fail_pending(wire::Stage stage, int sys_errno);
-  void finish_creation(Session& session, const wire::LauncherReply& reply);
+  void finish_creation(Session& session, wire::LauncherReply reply);
   bool try_remove(Session& session);
 
   Cgroups& cgroups_;
@@ -104,12 +155,24 @@ class Sessions {
   ImageTemplates templates_;
   sys::UniqueFd init_program_;
   sys::UniqueFd seccomp_;
+  Zygotes zygotes_;
+  std::vector<Pool> pools_;
   std::map<std::uint32_t, std::unique_ptr<Session>> table_;   // by lease
   std::map<wire::SessionKey, Session*> by_key_;
   std::deque<wire::LauncherRequest> pending_;                // creations that wait for a child
 };
 
-/// Lower-case hex of a session key: the name of its runtime directory and cgroup.
+/// Lower-case hex of a session key: the name of its runtime directory.
 std::string hex_of(const wire::SessionKey& key);
+
+/// A reply about a session.
+wire::LauncherReply reply_with(wire::LauncherStatus status, const wire::SessionKey& key);
+
+/// True if every value is within wire::kMinLimits and kMaxLimits. Checked here again although
+/// the gateway checked it: it may be taken over.
+bool limits_permitted(const wire::SessionLimits& limits);
+
+/// Closes the descriptors of a message nobody wanted, or hands them over: as many as fit.
+std::size_t take_descriptors(const msghdr& message, std::span<sys::UniqueFd> into);
 
 }  // namespace codespace::launcher

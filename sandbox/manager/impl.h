@@ -15,6 +15,7 @@
 #include "sandbox/manager/images.h"
 #include "sandbox/manager/init_client.h"
 #include "sandbox/manager/launcher_client.h"
+#include "sandbox/manager/pool.h"
 #include "sandbox/manager/refusals.h"
 #include "sandbox/manager/run_cache.h"
 #include "sandbox/manager/session.h"
@@ -135,7 +136,7 @@ class SessionManager::Impl {
   void log_failure(const char* what, const Error& error);
 
   // sessions.cpp
-  Task<SessionInfo> create_now(SessionRow row, std::optional<Claim> claim);
+  Task<SessionInfo> create_now(SessionRow row, wire::Flavour flavour, std::optional<Claim> claim);
   Task<SessionInfo> settled_info(wire::SessionKey key);
   /// Pauses (`to` is paused) or resumes (`to` is running).
   Task<SessionInfo> switch_to(SessionPtr session, SessionStatus to);
@@ -169,7 +170,13 @@ class SessionManager::Impl {
   Task<wire::LauncherReply> ask_launcher(wire::LauncherOp op, wire::SessionKey key,
                                          std::chrono::seconds patience);
 
+  // watch.cpp
+  boost::asio::awaitable<void> keep_pools();
+
   // runs.cpp
+  /// Before the first run of a session: if its code will want the big libraries, has a kernel
+  /// forked that has them. Does nothing, and costs nothing, for any other run.
+  boost::asio::awaitable<void> choose_kernel(SessionPtr session, const RunSpec& spec);
   [[nodiscard]] std::string socket_path(const wire::SessionKey& key) const;
   Task<RunRecord> start_run(std::shared_ptr<const Use> use, RunStart start);
   boost::asio::awaitable<void> drive_run(std::shared_ptr<const Use> use, std::shared_ptr<RunState> state,
@@ -193,6 +200,7 @@ class SessionManager::Impl {
   std::atomic<bool> launcher_up_{false};
   async::DeadlineQueue deadlines_;
   LauncherClient launcher_;
+  PoolPolicy pool_policy_;
   async::TaskGroup work_;
   async::TaskGroup background_;
   async::Deadline housekeeping_;

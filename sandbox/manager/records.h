@@ -44,6 +44,7 @@ struct SessionSpec {
   std::chrono::seconds idle_timeout{0};   // 0: never
   std::chrono::seconds max_lifetime{0};   // 0: never
   wire::SessionLimits limits;             // fields that are 0 take the configured default
+  wire::Flavour flavour = wire::Flavour::min;  // what the Python kernel finds imported
 };
 
 struct SessionInfo {

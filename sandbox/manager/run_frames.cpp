@@ -197,7 +197,8 @@ bool RunCollector::take_done(Reader reader, RunRecord& record) const {
   done.memory_peak_bytes = reader.u64();
   done.pids_peak = reader.u32();
   done.started_wall_ms = reader.i64();
-  if (!reader.done()) return false;
+  done.kernel_origin = static_cast<wire::KernelOrigin>(reader.u8());
+  if (!reader.done() || done.kernel_origin > wire::KernelOrigin::ahead) return false;
   if (outcome < static_cast<std::uint8_t>(wire::Outcome::ok) ||
       outcome > static_cast<std::uint8_t>(wire::Outcome::cancelled) ||
       killed_by > static_cast<std::uint8_t>(wire::KilledBy::signal) || done.exit_code < -1)

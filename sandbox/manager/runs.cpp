@@ -81,6 +81,7 @@ Task<RunRecord> SessionManager::Impl::run(std::string owner, std::string session
   start.prefix = kRunPrefix;
   start.language = spec.language;
   start.times = run_times(arrived, spec.timeout);
+  co_await choose_kernel(use->session(), spec);
   {
     const std::lock_guard lock(mutex_);
     const SessionInfo& info = use->session()->info;
@@ -106,6 +107,7 @@ Task<RunRecord> SessionManager::Impl::command(std::string owner, std::string ses
   start.asked.cwd = spec.cwd;
   {
     const std::lock_guard lock(mutex_);
+    use->session()->fresh = false;
     const Env env = merge_env(use->session()->info.env, spec.env);
     start.request = encode_command(start.id, spec, env, start.times, config_.stream_cap_bytes);
   }
@@ -113,6 +115,20 @@ Task<RunRecord> SessionManager::Impl::command(std::string owner, std::string ses
     start.claim.emplace(Claim{owner, spec.idempotency_key, digest_command(session_id, spec), start.id});
   auto shared = std::make_shared<const Use>(std::move(*use));
   co_return co_await start_run(std::move(shared), std::move(start));
+}
+
+asio::awaitable<void> SessionManager::Impl::choose_kernel(SessionPtr session, const RunSpec& spec) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(session->fresh, false) || spec.language != "python") co_return;
+  }
+  if (!wants_libraries(spec.code)) co_return;
+  wire::LauncherRequest request;
+  request.op = wire::LauncherOp::kernel;
+  request.session = session->key;
+  request.flavour = wire::Flavour::data;
+  // A refusal is no failure: the kernel that is there imports the libraries itself.
+  (void)co_await launcher_.ask(request, kQuickPatience);
 }
 
 Task<RunRecord> SessionManager::Impl::start_run(std::shared_ptr<const Use> use, RunStart start) {

@@ -42,6 +42,7 @@ SessionManager::Impl::Impl(asio::any_io_executor executor, ManagerConfig config,
       images_(config_.image_store, config_.default_image),
       deadlines_(executor_),
       launcher_(config_.runtime_dir + "/launcher.sock", deadlines_),
+      pool_policy_(config_.pool),
       work_(log_escapes(config_.log)),
       background_(log_escapes(config_.log)),
       store_(std::move(store)) {}
@@ -94,6 +95,7 @@ void SessionManager::Impl::adopt(SessionRow row,
 
 void SessionManager::Impl::start_background() {
   background_.spawn(new_strand(), watch_launcher());
+  background_.spawn(new_strand(), keep_pools());
   schedule_housekeeping();
   schedule_purge();
 }

@@ -31,6 +31,15 @@ namespace codespace::manager {
 template <class T>
 using Task = boost::asio::awaitable<Result<T>>;
 
+/// Sessions kept ready before they are asked for.
+struct PoolConfig {
+  std::uint32_t size = 4;          // of the default image, always
+  std::uint32_t most = 32;         // of one image and flavour, when many are asked for
+  std::uint32_t data = 1;          // of the default image with the big libraries
+  bool javascript = true;          // a ready session has a Node.js kernel too
+  std::uint64_t memory_bytes = 1ULL << 30;  // all ready sessions together, as estimated
+};
+
 struct ManagerConfig {
   std::string runtime_dir;    // holds launcher.sock and sessions/<hex key>/init.sock
   std::string state_dir;      // holds codespace.db
@@ -48,6 +57,8 @@ struct ManagerConfig {
   std::uint32_t max_sessions = 1000;           // live, over all owners
   std::uint32_t stream_cap_bytes = 1U << 20;   // kept of stdout and of stderr of a run, each
   std::uint64_t max_file_bytes = 1ULL << 30;   // of one write
+  bool zygotes = true;                         // false: every kernel is started cold
+  PoolConfig pool;
   std::shared_ptr<spdlog::logger> log;         // null: silent; second owner: main
 };
 

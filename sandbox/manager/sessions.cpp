@@ -65,7 +65,7 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
   row.info.max_lifetime = spec.max_lifetime;
   row.info.created_at_ms = row.info.last_used_at_ms = sys::wall_ms();
   if (claim) claim->object = row.key;
-  auto work = create_now(std::move(row), std::move(claim));
+  auto work = create_now(std::move(row), spec.flavour, std::move(claim));
   co_return co_await finish_anyway(std::move(work));
 }
 
@@ -92,7 +92,7 @@ void SessionManager::Impl::drop_reservation(const SessionPtr& session) {
   session->gone.set();
 }
 
-Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, std::optional<Claim> claim) {
+Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour flavour, std::optional<Claim> claim) {
   const auto reserved = reserve(row);
   if (!reserved) co_return std::unexpected(reserved.error());
   const SessionPtr session = *reserved;
@@ -109,6 +109,7 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, std::optional
   request.session = row.key;
   request.image = row.info.image_handle;
   request.limits = row.info.limits;
+  request.flavour = config_.zygotes ? flavour : wire::Flavour::none;
   const auto reply = co_await launcher_.ask(request, kCreatePatience);
   if (!reply || reply->status != wire::LauncherStatus::ok) {
     Error error = reply ? explain_launcher(*reply) : reply.error();
@@ -128,6 +129,8 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, std::optional
   {
     const std::lock_guard lock(mutex_);
     session->creating = false;
+    session->fresh = config_.zygotes && flavour == wire::Flavour::min;
+    pool_policy_.count(row.info.image_handle, request.flavour, reply->origin, std::chrono::steady_clock::now());
     if (session->info.status == SessionStatus::starting) {
       session->info.status = SessionStatus::running;
       session->touch();
@@ -140,7 +143,7 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, std::optional
   const wire::SessionKey key = row.key;
   write_later([key](Store& store) { return store.set_status(key, SessionStatus::running, EndReason::none); },
               "saving a new session");
-  if (config_.log) config_.log->info("session created session_id={} image={}", info->id, info->image);
+  if (config_.log) config_.log->info("session created session_id={} image={} origin={}", info->id, info->image, name_of(reply->origin));
   co_return std::move(*info);
 }
 

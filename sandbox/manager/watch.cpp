@@ -17,6 +17,7 @@ namespace {
 
 constexpr auto kFirstPause = 100ms;
 constexpr auto kLongestPause = 1000ms;
+constexpr auto kPoolPause = 500ms;
 constexpr auto kListPatience = 10s;
 constexpr auto kStatPatience = 2s;
 // The notice of an end follows the end itself by the teardown of the session.
@@ -49,6 +50,36 @@ asio::awaitable<void> SessionManager::Impl::watch_launcher() {
     timer.expires_after(pause);
     co_await timer.async_wait(asio::use_awaitable);
     pause = std::min(pause * 2, std::chrono::milliseconds(kLongestPause));
+  }
+}
+
+/// Tells the launcher what to keep ready, whenever that changed or the launcher is a new one.
+asio::awaitable<void> SessionManager::Impl::keep_pools() {
+  const auto executor = co_await asio::this_coro::executor;
+  asio::steady_timer timer(executor);
+  std::vector<PoolTarget> told;
+  for (;;) {
+    const auto image = images_.find("");
+    std::vector<PoolTarget> wanted;
+    {
+      const std::lock_guard lock(mutex_);
+      wanted = pool_policy_.targets(image ? image->handle : 0, config_.zygotes, std::chrono::steady_clock::now());
+    }
+    if (!launcher_up_) told.clear();
+    for (const PoolTarget& target : changes(told, wanted)) {
+      wire::LauncherRequest request;
+      request.op = wire::LauncherOp::pool;
+      request.image = target.image;
+      request.flavour = target.flavour;
+      request.ahead = config_.pool.javascript ? wire::kAheadJavascript : 0;
+      request.limits = config_.default_limits;
+      request.count = target.count;
+      const auto reply = co_await launcher_.ask(request, kStatPatience);
+      if (!reply) wanted.clear();  // told again when it is back
+    }
+    told = std::move(wanted);
+    timer.expires_after(kPoolPause);
+    co_await timer.async_wait(asio::use_awaitable);
   }
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace codespace::wire {
@@ -27,6 +28,12 @@ enum class InitRequest : std::uint32_t {
   cancel = 4,  // raw run id (16) -> ok | refused(run_not_found). The run ends as `cancelled`
   stats = 5,   // nothing -> stats
   ping = 6,    // nothing -> ok
+  // From the launcher: have a kernel there before a run asks for it. bytes language, u32 joins.
+  // joins 1: the kernel is forked by a zygote; init's ends of its control channel, stdout and
+  // stderr come along -> ok with the name of the run group made for it, at most kMaxGroupName
+  // bytes of [a-z0-9-], later ok when the kernel is there.
+  // joins 0: init starts it -> ok when it is there. refused: it will not be.
+  prepare = 7,
   // File work. Paths are absolute, or relative to /workspace; links are followed as the
   // tenant's own programs would follow them, inside the session only.
   file_read = 16,    // bytes path, u64 offset, u64 length (~0 = to the end) -> entry, data*, file_done
@@ -100,10 +107,23 @@ inline constexpr std::uint8_t kStderrTruncated = 2;
 inline constexpr std::uint8_t kResultsTruncated = 4;
 inline constexpr std::uint8_t kContextReset = 8;
 
+/// Where the interpreter of a run came from.
+enum class KernelOrigin : std::uint8_t {
+  running = 0,  // an earlier run had started it
+  cold = 1,     // executed for this run
+  zygote = 2,   // forked into the session from a zygote
+  ahead = 3,    // executed before anybody asked
+};
+
+inline constexpr std::size_t kMaxGroupName = 32;
+
+/// The name of the context a run has if it names none.
+inline constexpr const char* kDefaultContext = "default";
+
 /// The facts of a finished run. In wire order: u8 outcome, u8 killed_by, u8 flags,
 /// u32 exit_code + 1 (0 = none), u32 signal, u64 stdout_bytes, u64 stderr_bytes,
 /// u32 execution_count, u64 queue_ns, u64 spawn_ns, u64 run_ns, u64 collect_ns, u64 cpu_ns,
-/// u64 memory_peak_bytes, u32 pids_peak, i64 started_wall_ms.
+/// u64 memory_peak_bytes, u32 pids_peak, i64 started_wall_ms, u8 kernel_origin.
 /// All of it comes from the kernel of the host, but for outcome `error`, which an
 /// interpreter that still lives says about itself.
 struct RunDone {
@@ -123,6 +143,7 @@ struct RunDone {
   std::uint64_t memory_peak_bytes = 0;
   std::uint32_t pids_peak = 0;
   std::int64_t started_wall_ms = 0;
+  KernelOrigin kernel_origin = KernelOrigin::running;  // of a command: running, and means nothing
 };
 
 }  // namespace codespace::wire

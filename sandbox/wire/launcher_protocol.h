@@ -9,7 +9,7 @@
 
 namespace codespace::wire {
 
-inline constexpr std::uint32_t kLauncherMagic = 0x43534c31;  // "CSL1"; changes with the layout
+inline constexpr std::uint32_t kLauncherMagic = 0x43534c32;  // "CSL2"; changes with the layout
 
 /// 128 random bits. The public id is "session-" and its base32 form (see session_id.h).
 using SessionKey = std::array<std::uint8_t, 16>;
@@ -22,6 +22,26 @@ enum class LauncherOp : std::uint32_t {
   stat = 5,    // -> LauncherReply with usage
   list = 6,    // -> one LauncherReply per live session, then one with status end_of_list
   watch = 7,   // -> one LauncherReply with status ended for each session that ends from now on
+  pool = 8,    // keep `count` sessions ready with this image, flavour, `ahead` and limits; 0 ends it -> ok
+  kernel = 9,  // fork a kernel of `flavour` into a session in which nothing of the tenant ran yet -> ok
+};
+
+/// What a Python kernel finds already imported: the zygote it is forked from. An image offers
+/// some or none (its file kernels/python/zygotes).
+enum class Flavour : std::uint32_t {
+  none = 0,  // no zygote: init starts the interpreter when the first run asks for it
+  min = 1,   // the driver and what most first cells need of the standard library
+  data = 2,  // also numpy, pandas, pyplot and IPython
+};
+
+/// Bits of `ahead`: interpreters that no zygote can make, started before anybody asks.
+inline constexpr std::uint32_t kAheadJavascript = 1;
+
+/// Where a created session came from.
+enum class Origin : std::uint32_t {
+  cold = 0,    // made for this request, without a zygote
+  zygote = 1,  // made for this request; its kernel is being forked from a zygote
+  pool = 2,    // had been made before
 };
 
 enum class NetworkMode : std::uint32_t { none = 0 };
@@ -56,7 +76,9 @@ struct LauncherRequest {
   std::uint64_t image = 0;  // handle: the name of a directory in the image store, as a number
   SessionLimits limits{};
   NetworkMode network = NetworkMode::none;
-  std::uint32_t reserved = 0;
+  Flavour flavour = Flavour::none;
+  std::uint32_t ahead = 0;
+  std::uint32_t count = 0;  // of pool
 };
 
 enum class LauncherStatus : std::uint32_t {
@@ -135,6 +157,12 @@ struct LauncherReply {
   std::int32_t exit_code = -1;    // of init, if it exited; -1 otherwise
   std::int32_t exit_signal = 0;   // of init, if a signal ended it
   std::int64_t created_wall_ms = 0;
+  Origin origin = Origin::cold;   // create
+  std::uint32_t pool_ready = 0;   // create and pool: ready sessions of this kind that are left
 };
+
+/// Bounds of what a gateway may have kept ready.
+inline constexpr std::uint32_t kMaxPooled = 256;
+inline constexpr std::uint32_t kMaxPools = 16;
 
 }  // namespace codespace::wire

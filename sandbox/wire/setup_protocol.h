@@ -22,6 +22,13 @@ inline constexpr int kInitProgramFd = 9;  // init's own binary, close-on-exec
 inline constexpr std::uint32_t kInitUid = 1;
 inline constexpr std::uint32_t kTenantUid = 1000;
 
+/// The environment every program of a tenant starts with; the session's and the request's
+/// own variables come on top.
+inline constexpr const char* kBaseEnvironment[] = {
+    "PATH=/home/sandbox/.local/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+    "HOME=/home/sandbox", "USER=sandbox", "LOGNAME=sandbox", "SHELL=/bin/bash",
+    "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=dumb", "TMPDIR=/tmp"};
+
 /// Exactly what init may keep: CAP_SETGID, CAP_SETUID (to become the tenant in a child) and CAP_KILL.
 inline constexpr std::uint64_t kInitCapabilities = (1U << 5) | (1U << 6) | (1U << 7);
 

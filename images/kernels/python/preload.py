@@ -75,14 +75,25 @@ def preload_libraries():
         import pandas
         matplotlib.get_configdir, matplotlib.get_cachedir = real
         kernel.load_part("shell").create()
-        # Nothing uses it, and a child is to have no descriptor that its session did not give.
         sys.modules["IPython.utils.io"].devnull.close()
+        sys.modules["IPython.utils.io"].devnull = Nowhere()
         warm_up()
     finally:
         sys.path = kept
         sys.meta_path.remove(kernel.LateHooks)
         environ.clear()
         environ.update(before)
+
+
+class Nowhere:
+    """In place of a file on /dev/null that IPython opens when it is imported: a child keeps no
+    descriptor of the zygote."""
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        pass
 
 
 def warm_up():
@@ -95,6 +106,8 @@ def warm_up():
     figure.add_subplot().plot([1, 2])
     display.figure_png(figure)
     pyplot.close(figure)
+    # A font object reads from a file that stays open, and a child keeps no descriptor.
+    sys.modules["matplotlib.font_manager"]._get_font.cache_clear()
 
 
 def remember_generators(gc):
@@ -107,10 +120,8 @@ def remember_generators(gc):
 
 
 def after_fork():
-    """Everything with a seed or an identity is this child's own; its environment is empty."""
-    for name in list(posix.environ):
-        posix.unsetenv(name)
-    posix.environ.clear()
+    """Everything with a seed or an identity is this child's own. Its environment is the zygote's,
+    which is the one every program of a session starts with."""
     for generator in seeded:
         generator.seed()
     # The generators of OpenSSL and SQLite, in C, are seeded at first use, which is never before the fork.

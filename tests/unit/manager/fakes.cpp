@@ -99,6 +99,7 @@ std::vector<char> done(wire::Outcome outcome, std::uint64_t stdout_bytes) {
   writer.u64(4096);
   writer.u32(3);
   writer.i64(1);
+  writer.u8(0);
   return frame(InitReply::done, writer);
 }
 
