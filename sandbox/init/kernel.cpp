@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
@@ -55,7 +56,11 @@ std::vector<std::string> read_argv(const std::string& language) {
 
 Kernel::Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name)
     : loop_(loop), reaper_(reaper), backend_(backend), language_(std::move(language)), name_(std::move(name)),
-      argv_(read_argv(language_)), stdout_(loop), stderr_(loop) {}
+      argv_(read_argv(language_)), stdout_(loop), stderr_(loop), created_wall_ms_(sys::wall_ms()) {}
+
+Kernel::~Kernel() {
+  for (const EventLoop::TimerId timer : {deadline_timer_, kill_timer_, sweep_timer_}) loop_.cancel(timer);
+}
 
 void Kernel::submit(std::shared_ptr<Run> run) {
   if (queue_.size() >= kMaxQueued)
@@ -127,12 +132,15 @@ void Kernel::fail_start(const SpawnError& error) {
   // Nothing would be different for the next in the queue, so all hear the same.
   auto waiting = std::move(queue_);
   queue_.clear();
+  // Nobody was told of the reset yet; the next run must be.
+  if (current_ && (current_->done.flags & wire::kContextReset) != 0) had_context_ = true;
   if (current_) waiting.push_front(current_);
   current_.reset();
   for (const auto& run : waiting) {
     loop_.cancel(run->queue_timer);
     run->refuse(Refusal::kernel_failed, error.sys_errno, error.stage, "the interpreter for " + language_ + " did not start");
   }
+  tell_gone();
 }
 
 void Kernel::begin(const std::shared_ptr<Run>& run) {
@@ -247,6 +255,7 @@ void Kernel::after_done() {
 }
 
 void Kernel::kill_strays() {
+  if (state_ == State::dying) return;  // its end takes the strays along
   std::vector<pid_t> spare = earlier_;
   spare.push_back(spawned_.pid);
   if (group_->kill_all_but(spare)) {
@@ -371,6 +380,37 @@ void Kernel::complete(const ExitFacts* death) {
   }
   if (run) run->finish();
   next();
+  if (state_ == State::absent) tell_gone();
+}
+
+void Kernel::end(std::function<void()> gone) {
+  gone_ = std::move(gone);
+  const auto waiting = queue_;
+  for (const auto& run : waiting) cancel(run);
+  if (state_ == State::absent) return tell_gone();
+  // What ended the run already stays the truth about it.
+  if (current_ && state_ != State::dying && !current_->deadline_hit) current_->cancel_requested = true;
+  kill_kernel();
+}
+
+void Kernel::tell_gone() {
+  if (!gone_) return;
+  const auto gone = std::exchange(gone_, nullptr);
+  gone();
+}
+
+void Kernel::describe(wire::Writer& w) const {
+  using wire::ContextState;
+  ContextState state = current_ ? ContextState::busy : ContextState::stopped;
+  if (state_ == State::starting) state = ContextState::starting;
+  if (state_ == State::idle) state = ContextState::idle;
+  w.u8(static_cast<std::uint8_t>(state));
+  w.u32(static_cast<std::uint32_t>(queue_.size()));
+  w.u32(execution_count_);
+  w.i64(created_wall_ms_);
+  w.u64(group_ ? group_->cpu_ns() : 0);
+  w.u64(group_ ? group_->memory_bytes() : 0);
+  w.u32(group_ ? group_->pids_now() : 0);
 }
 
 }  // namespace codespace::init

@@ -6,9 +6,11 @@
 // first run that needs it. When it ends, for whatever reason, the run it was busy with gets
 // the truth from the wait status and the control group, everything it left behind is
 // killed, and the next run starts a new one and is told that the context was reset.
+// end() is for good: the object takes no more runs and says when nothing of it is left.
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +30,8 @@ inline constexpr std::size_t kMaxQueued = 32;
 class Kernel {
  public:
   Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name);
+  /// Only without an interpreter: unused(), or after end() said so.
+  ~Kernel();
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
 
@@ -37,6 +41,14 @@ class Kernel {
   void submit(std::shared_ptr<Run> run);
   /// Ends a queued or current run as cancelled.
   void cancel(const std::shared_ptr<Run>& run);
+  /// Kills the interpreter and all it started; its runs end as cancelled. `gone` is called once, when
+  /// nothing is left, with this object still in use: the owner may destroy it only later.
+  void end(std::function<void()> gone);
+  [[nodiscard]] const std::string& language() const { return language_; }
+  /// True while no interpreter ever came up here.
+  [[nodiscard]] bool unused() const { return state_ == State::absent && !had_context_ && load() == 0; }
+  /// Appends what a client may see: ContextState and on, as the `context` frame has it.
+  void describe(wire::Writer& w) const;
   [[nodiscard]] bool alive() const { return state_ != State::absent; }
   [[nodiscard]] std::size_t load() const { return queue_.size() + (current_ ? 1 : 0); }
 
@@ -58,6 +70,7 @@ class Kernel {
   void complete(const ExitFacts* death);
   void finish_dying();
   void fail_start(const SpawnError& error);
+  void tell_gone();
 
   EventLoop& loop_;
   Reaper& reaper_;
@@ -93,6 +106,9 @@ class Kernel {
   EventLoop::TimerId sweep_timer_ = 0;
   int sweep_rounds_ = 0;
   ExitFacts death_;
+
+  std::function<void()> gone_;    // of end()
+  std::int64_t created_wall_ms_;
 };
 
 }  // namespace codespace::init

@@ -97,6 +97,10 @@ std::uint64_t RunGroup::cpu_ns() const {
   return sys::parse_number(number_text(cpuacct, "cpuacct.usage"));
 }
 
+std::uint64_t RunGroup::memory_bytes() const {
+  return sys::parse_number(number_text(memory, backend_ == CgroupBackend::v2 ? "memory.current" : "memory.usage_in_bytes"));
+}
+
 std::uint64_t RunGroup::memory_peak_bytes() const {
   if (backend_ == CgroupBackend::v1) return sys::parse_number(number_text(memory, "memory.max_usage_in_bytes"));
   if (!peak_) return sys::parse_number(number_text(memory, "memory.peak"));
@@ -105,10 +109,14 @@ std::uint64_t RunGroup::memory_peak_bytes() const {
   return n <= 0 ? 0 : sys::parse_number(std::string_view(text, static_cast<size_t>(n)));
 }
 
+std::uint32_t RunGroup::pids_now() const {
+  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+}
+
 std::uint32_t RunGroup::pids_peak() const {
   const std::string text = number_text(pids, "pids.peak");  // Linux 6.1
   if (!text.empty()) return static_cast<std::uint32_t>(sys::parse_number(text));
-  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+  return pids_now();
 }
 
 std::uint64_t RunGroup::oom_kills() const {

@@ -23,6 +23,7 @@ std::shared_ptr<Run> Session::start(RunRequest request) {
   forget_old_runs();
   auto run = std::make_shared<Run>(std::move(request));
   run->created_ns = sys::monotonic_ns();
+  run->created_wall_ms = sys::wall_ms();
   run->on_finished = [this](const Run& ended) {
     if (ended.done.outcome == wire::Outcome::out_of_memory) ++out_of_memory_ends_;
   };
@@ -54,8 +55,9 @@ void Session::start_in_kernel(const std::shared_ptr<Run>& run) {
   const std::string key = run->request().language + "/" + run->request().context;
   auto found = kernels_.find(key);
   if (found == kernels_.end()) {
-    if (kernels_.size() >= kMaxKernels)
-      return run->refuse(wire::Refusal::overloaded, 0, wire::Stage::none, "this session has 16 contexts already");
+    drop_unused_kernels();
+    if (kernels_.size() + ending_.size() >= kMaxKernels)
+      return run->refuse(wire::Refusal::too_many_contexts, 0, wire::Stage::none, std::to_string(kMaxKernels));
     auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, run->request().language,
                                            "k" + std::to_string(next_group_++));
     if (!kernel->exists())

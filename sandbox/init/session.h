@@ -3,6 +3,8 @@
 #pragma once
 
 #include <deque>
+#include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -20,6 +22,8 @@ namespace codespace::init {
 inline constexpr std::size_t kMaxCommands = 64;
 inline constexpr std::size_t kMaxKernels = 16;
 inline constexpr std::size_t kMaxFileHelpers = 16;
+/// Names of deleted contexts, kept so that deleting again is fine; oldest forgotten first.
+inline constexpr std::size_t kMaxDeletedNames = 256;
 /// Finished runs are kept for later `attach`, oldest dropped first beyond these.
 inline constexpr std::size_t kMaxKeptRuns = 256;
 inline constexpr std::size_t kMaxKeptBytes = 24U << 20;
@@ -34,6 +38,14 @@ class Session {
   /// False if no run has this id.
   bool cancel(const wire::RunId& id);
 
+  // contexts.cpp
+  /// Frames: all contexts, all runs (or commands) still known, newest first; ended by `ok`.
+  [[nodiscard]] std::vector<char> list_contexts();
+  [[nodiscard]] std::vector<char> list_runs(bool commands, std::uint32_t limit) const;
+  /// Ends the context; `gone` is called once, now or later, when nothing of it is left.
+  /// False, without a call, if there is none of that name and none was deleted lately.
+  bool end_context(std::string_view language, std::string_view context, std::function<void()> gone);
+
   /// Forks a helper for a file request; it owns the connection from then on. False: overloaded.
   bool serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
 
@@ -46,11 +58,22 @@ class Session {
   void start_command(const std::shared_ptr<Run>& run);
   void start_in_kernel(const std::shared_ptr<Run>& run);
   void forget_old_runs();
+  /// Contexts whose interpreter never came up: to the client they have never been.
+  void drop_unused_kernels();
+
+  /// A deleted context of which something is left. Its name is free again.
+  struct Ending {
+    std::string key;
+    std::unique_ptr<Kernel> kernel;
+    std::vector<std::function<void()>> waiting;
+  };
 
   EventLoop& loop_;
   Reaper& reaper_;
   CgroupBackend backend_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;  // "language/context"
+  std::list<Ending> ending_;
+  std::deque<std::string> deleted_names_;  // keys of kernels_ that were deleted, oldest first
   std::unordered_map<std::uint64_t, std::unique_ptr<Command>> commands_;
   std::uint64_t next_group_ = 1;
   std::map<wire::RunId, std::shared_ptr<Run>> runs_;
