@@ -275,13 +275,28 @@ def test_limit_of_contexts(session):
     session.try_run("1", context="c3").problem(429, "quota_exceeded")
 
 
-def test_an_interpreter_that_cannot_start_takes_no_place(make_session):
+def test_an_interpreter_that_cannot_start_takes_no_place(session):
     """A context is there once its interpreter came up; one that did not is no context."""
-    session = make_session(limits={"pids": 16})
-    session.command("for i in $(seq 40); do sleep 1000 & done 2>/dev/null; true")
-    session.try_run("1", context="a").problem(503, "overloaded")
-    assert contexts(session) == {}
-    delete(session, "a").problem(404, "context_not_found")
+    session.run("x = 1", context="a")
+    session.command("chmod 0 /workspace")
+    for n in range(20):
+        session.try_run("1", context=f"c{n}").problem(500, "kernel_unavailable")
+    assert set(contexts(session)) == {"python/a"}
+    delete(session, "c0").problem(404, "context_not_found")
+    session.run("import os; os.chmod('/workspace', 0o755)", context="a")
+    assert session.run("1", context="c0")["context_reset"] is False
+    assert session.run("print(x)", context="a")["stdout"] == "1\n"
+
+
+def test_a_reset_is_told_even_after_a_failed_start(session):
+    """If the start after a crash fails, the run after that still says `context_reset`."""
+    session.run("x = 1", context="a")
+    session.run("import os; os.kill(os.getpid(), 9)", context="a")
+    session.run("import os; os.chmod('/workspace', 0)", context="b")
+    session.try_run("1", context="a").problem(500, "kernel_unavailable")
+    assert contexts(session)["python/a"]["state"] == "stopped"
+    session.run("os.chmod('/workspace', 0o755)", context="b")
+    assert session.run("1", context="a")["context_reset"] is True
 
 
 def test_strangers_and_ended_sessions(session, stranger):
