@@ -132,6 +132,26 @@ Handlers::Reply Handlers::cancel_run(Caller caller, std::string id, std::string 
   co_return empty(cancelled);
 }
 
+Handlers::Reply Handlers::list_runs(Caller caller, std::string id, bool commands, std::uint32_t limit) {
+  auto runs = co_await manager_.list_runs(std::move(caller.owner), std::move(id), commands, limit);
+  if (!runs) co_return std::unexpected(runs.error());
+  Answer answer;
+  answer.body = encode_runs(*runs, commands);
+  co_return answer;
+}
+
+Handlers::Reply Handlers::list_contexts(Caller caller, std::string id) {
+  auto contexts = co_await manager_.list_contexts(std::move(caller.owner), std::move(id));
+  co_return encoded(contexts);
+}
+
+Handlers::Reply Handlers::delete_context(Caller caller, std::string id, std::string language, std::string context) {
+  // A language that is not known is looked for as it is: no session has a context of it.
+  if (auto canonical = canonical_language(language)) language = std::move(*canonical);
+  auto deleted = co_await manager_.delete_context(std::move(caller.owner), std::move(id), std::move(language), std::move(context));
+  co_return empty(deleted);
+}
+
 boost::asio::awaitable<Result<manager::RunRecord>> Handlers::run_once(Caller caller, std::string session_id, manager::RunSpec run,
                                                                       std::map<std::string, std::string> files) {
   for (auto& [path, content] : files) {

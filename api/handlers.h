@@ -43,6 +43,9 @@ class Handlers {
   Reply command(Caller caller, std::string id, std::string body);
   Reply find_run(Caller caller, std::string id, std::string run_id);
   Reply cancel_run(Caller caller, std::string id, std::string run_id);
+  Reply list_runs(Caller caller, std::string id, bool commands, std::uint32_t limit);
+  Reply list_contexts(Caller caller, std::string id);
+  Reply delete_context(Caller caller, std::string id, std::string language, std::string context);
   Reply one_shot(Caller caller, std::string body);
   Reply stat(Caller caller, std::string id, std::string path);
   Reply list_files(Caller caller, std::string id, std::string path, std::uint32_t depth);

@@ -198,6 +198,12 @@ void read_language(Fields& f, std::string& language) {
   }
 }
 
+void read_context(Fields& f, std::string& context) {
+  f.string("context", context, wire::kMaxContextName);
+  if (!f.failed() && !wire::is_context_name(context))
+    f.fail("context", "must be 1 to 64 of the characters A-Z a-z 0-9 _ . - and not `.` or `..`; leave it out for `default`");
+}
+
 void read_lifetimes(Fields& f, std::optional<std::chrono::seconds>& idle, std::optional<std::chrono::seconds>& life) {
   std::optional<std::uint64_t> value;
   f.integer("idle_timeout_s", 30ULL * 86'400, value);
@@ -337,6 +343,25 @@ std::string_view name_of(wire::KilledBy by) {
   return "";
 }
 
+std::string_view name_of(wire::ContextState state) {
+  switch (state) {
+    case wire::ContextState::starting: return "starting";
+    case wire::ContextState::idle: return "idle";
+    case wire::ContextState::busy: return "busy";
+    case wire::ContextState::stopped: return "stopped";
+  }
+  return "stopped";
+}
+
+std::string_view name_of(wire::RunPhase phase) {
+  switch (phase) {
+    case wire::RunPhase::queued: return "queued";
+    case wire::RunPhase::running: return "running";
+    case wire::RunPhase::finished: return "finished";
+  }
+  return "finished";
+}
+
 std::string_view name_of(wire::FileKind kind) {
   switch (kind) {
     case wire::FileKind::regular: return "file";
@@ -457,6 +482,7 @@ Result<manager::RunSpec> decode_run(const std::string& body) {
   if (!object) return std::unexpected(object.error());
   Fields f(*object, "");
   read_language(f, spec.language);
+  read_context(f, spec.context);
   f.string("code", spec.code, kMaxCodeBytes, true);
   read_timeout(f, spec.timeout);
   if (auto done = f.finish(); !done) return std::unexpected(done.error());
@@ -538,7 +564,10 @@ std::string encode(const manager::RunRecord& record) {
   ordered_json out;
   out[is_command ? "command_id" : "run_id"] = record.id;
   out["session_id"] = record.session_id;
-  if (!is_command) out["language"] = record.language;
+  if (!is_command) {
+    out["language"] = record.language;
+    out["context"] = record.context;
+  }
   if (!record.finished) {
     out["status"] = "running";
     put_stream(out, "stdout", record.stdout_data);
@@ -565,6 +594,40 @@ std::string encode(const manager::RunRecord& record) {
     out["context_reset"] = (done.flags & wire::kContextReset) != 0;
   }
   put_usage(out, done);
+  return dump(out);
+}
+
+std::string encode_runs(const std::vector<manager::RunSummary>& runs, bool commands) {
+  ordered_json list = ordered_json::array();
+  for (const auto& run : runs) {
+    ordered_json out;
+    out[commands ? "command_id" : "run_id"] = run.id;
+    if (!commands) {
+      out["language"] = clean(run.language);
+      out["context"] = run.context;
+    }
+    out["status"] = name_of(run.phase);
+    if (run.phase == wire::RunPhase::finished) {
+      out["outcome"] = name_of(run.outcome);
+      if (run.killed_by != wire::KilledBy::none) out["killed_by"] = name_of(run.killed_by);
+    }
+    out["created_at"] = rfc3339(run.created_at_ms);
+    out["queue_ms"] = milliseconds(run.queue_ns);
+    out["duration_ms"] = milliseconds(run.duration_ns);
+    list.push_back(std::move(out));
+  }
+  ordered_json out;
+  out[commands ? "commands" : "runs"] = std::move(list);
+  return dump(out);
+}
+
+std::string encode(const std::vector<manager::ContextInfo>& contexts) {
+  ordered_json out;
+  out["contexts"] = ordered_json::array();
+  for (const auto& c : contexts)
+    out["contexts"].push_back({{"language", clean(c.language)}, {"context", c.context}, {"state", name_of(c.state)}, {"queued", c.queued},
+                               {"execution_count", c.execution_count}, {"created_at", rfc3339(c.created_at_ms)},
+                               {"cpu_ms", milliseconds(c.cpu_ns)}, {"memory_bytes", c.memory_bytes}, {"pids", c.pids}});
   return dump(out);
 }
 

@@ -47,6 +47,8 @@ Result<MkdirRequest> decode_mkdir(const std::string& body);
 std::string encode(const manager::SessionInfo& session);
 std::string encode(const manager::SessionPage& page);
 std::string encode(const manager::RunRecord& record);  // of a run or a command, by what it is
+std::string encode_runs(const std::vector<manager::RunSummary>& runs, bool commands);
+std::string encode(const std::vector<manager::ContextInfo>& contexts);
 std::string encode(const manager::SessionMetrics& metrics);
 std::string encode(const std::vector<manager::ImageInfo>& images);
 std::string encode(const manager::FileEntry& entry, const std::string& path);

@@ -20,6 +20,7 @@ PublicError public_error(ErrorCode code) {
     case ErrorCode::unknown_image: return {400, "unknown_image", "The image is not known"};
     case ErrorCode::unknown_language: return {400, "unknown_language", "The language is not known"};
     case ErrorCode::run_not_found: return {404, "run_not_found", "There is no such run"};
+    case ErrorCode::context_not_found: return {404, "context_not_found", "There is no such context"};
     case ErrorCode::file_not_found: return {404, "file_not_found", "There is no such file"};
     case ErrorCode::file_exists: return {409, "file_exists", "The file exists"};
     case ErrorCode::not_a_file: return {409, "not_a_file", "Not a regular file"};

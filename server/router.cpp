@@ -125,11 +125,15 @@ const std::vector<RouteEntry>& route_table() {
       {V::post, "/v1/sessions/{id}/resume", Route::session_resume},
       {V::get, "/v1/sessions/{id}/metrics", Route::session_metrics},
       {V::post, "/v1/sessions/{id}/runs", Route::runs_create, BodyKind::json},
+      {V::get, "/v1/sessions/{id}/runs", Route::runs_list},
       {V::get, "/v1/sessions/{id}/runs/{run_id}", Route::run_get},
       {V::post, "/v1/sessions/{id}/runs/{run_id}/cancel", Route::run_cancel},
       {V::post, "/v1/sessions/{id}/commands", Route::commands_create, BodyKind::json},
+      {V::get, "/v1/sessions/{id}/commands", Route::commands_list},
       {V::get, "/v1/sessions/{id}/commands/{command_id}", Route::command_get},
       {V::post, "/v1/sessions/{id}/commands/{command_id}/cancel", Route::command_cancel},
+      {V::get, "/v1/sessions/{id}/contexts", Route::contexts_list},
+      {V::delete_, "/v1/sessions/{id}/contexts/{language}/{context}", Route::context_delete},
       {V::post, "/v1/sessions/{id}/files:mkdir", Route::files_mkdir, BodyKind::json},
       {V::post, "/v1/sessions/{id}/files:move", Route::files_move, BodyKind::json},
       {V::get, "/v1/sessions/{id}/files/{path...}", Route::file_get},
@@ -199,6 +203,16 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
     case Route::session_metrics: co_return to_response(co_await handlers_.metrics(std::move(caller), p[0]), 200);
     case Route::runs_create: co_return to_response(co_await handlers_.run(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::commands_create: co_return to_response(co_await handlers_.command(std::move(caller), p[0], std::move(r.body)), 200);
+    case Route::runs_list:
+    case Route::commands_list: {
+      auto limit = number(r.target, "limit", 50, 1, 1000);
+      if (!limit) co_return std::unexpected(limit.error());
+      const bool commands = r.match.entry->route == Route::commands_list;
+      co_return to_response(co_await handlers_.list_runs(std::move(caller), p[0], commands, *limit), 200);
+    }
+    case Route::contexts_list: co_return to_response(co_await handlers_.list_contexts(std::move(caller), p[0]), 200);
+    case Route::context_delete:
+      co_return to_response(co_await handlers_.delete_context(std::move(caller), p[0], p[1], p[2]), 200);
     case Route::run_get:
     case Route::command_get:
       if (auto fits = check_run_id(r.match); !fits) {

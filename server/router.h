@@ -15,7 +15,8 @@ namespace codespace::server {
 
 enum class Route {
   sessions_create, sessions_list, session_get, session_patch, session_delete, session_pause, session_resume,
-  session_metrics, runs_create, run_get, run_cancel, commands_create, command_get, command_cancel,
+  session_metrics, runs_create, runs_list, run_get, run_cancel, commands_create, commands_list, command_get, command_cancel,
+  contexts_list, context_delete,
   file_get, file_put, file_delete, files_mkdir, files_move, one_shot, images, healthz, livez, readyz, version, openapi,
 };
 

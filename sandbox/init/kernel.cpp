@@ -60,11 +60,12 @@ std::vector<std::string> read_argv(const std::string& language) {
 
 Kernel::Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name)
     : loop_(loop), reaper_(reaper), backend_(backend), language_(std::move(language)), name_(std::move(name)),
-      argv_(read_argv(language_)), stdout_(loop), stderr_(loop) {}
+      argv_(read_argv(language_)), stdout_(loop), stderr_(loop), created_wall_ms_(sys::wall_ms()) {}
 
 void Kernel::submit(std::shared_ptr<Run> run) {
   if (queue_.size() >= kMaxQueued)
     return run->refuse(Refusal::overloaded, 0, Stage::none, "the kernel's queue of 32 runs is full");
+  if (!used()) created_wall_ms_ = sys::wall_ms();  // to the client a context begins with its first run
   run->accept(static_cast<std::uint32_t>(load()));
   queue_.push_back(run);
   run->queue_timer = loop_.at(run->request().deadline_ns, [this, run] { on_queue_deadline(run); });
@@ -211,6 +212,11 @@ void Kernel::abandon_joiner() {
     run->queue_timer = loop_.at(run->request().deadline_ns, [this, run] { on_queue_deadline(run); });
   }
   settle(false);
+  if (gone_) {
+    const auto waiting = queue_;
+    for (const auto& run : waiting) cancel(run);
+    return tell_gone();
+  }
   next();
 }
 
@@ -247,11 +253,14 @@ void Kernel::fail_start(const SpawnError& error) {
   // Nothing would be different for the next in the queue, so all hear the same.
   auto waiting = std::move(queue_);
   queue_.clear();
+  // Nobody was told of the reset yet; the next run must be.
+  if (current_ && (current_->done.flags & wire::kContextReset) != 0) had_context_ = true;
   if (current_) waiting.push_front(std::exchange(current_, nullptr));
   for (const auto& run : waiting) {
     loop_.cancel(run->queue_timer);
     run->refuse(Refusal::kernel_failed, error.sys_errno, error.stage, "the interpreter for " + language_ + " did not start");
   }
+  tell_gone();
 }
 
 void Kernel::begin(const std::shared_ptr<Run>& run) {
@@ -265,6 +274,7 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   had_context_ = false;
   said_done_ = false;
   force_killed_ = false;
+  if (std::exchange(stopped_, false)) (void)::kill(spawned_.pid, SIGCONT);
   // What ran in the background before stays when this run is cleaned up.
   earlier_ = state_ == State::starting ? std::vector<pid_t>{} : group_->members();
   cpu_before_ = state_ == State::starting ? 0 : group_->cpu_ns();
@@ -376,6 +386,7 @@ void Kernel::after_done() {
 }
 
 void Kernel::kill_strays() {
+  if (state_ == State::dying) return;  // its end takes the strays along
   std::vector<pid_t> spare = earlier_;
   spare.push_back(spawned_.pid);
   if (group_->kill_all_but(spare)) {
@@ -492,15 +503,53 @@ void Kernel::complete(const ExitFacts* death) {
   if (death != nullptr) {
     group_.reset();
     spawned_ = {};
+    stopped_ = false;
     state_ = State::absent;
     had_context_ = had_context_ || execution_count_ > 0;
     execution_count_ = 0;
     settle(false);
   } else {
     state_ = State::idle;
+    // The interpreter obeyed, but threads and timers of that run may live in it: until another run
+    // wants the context, none of them may go on.
+    if (run && (run->deadline_hit || run->cancel_requested) && queue_.empty()) {
+      stopped_ = true;
+      (void)::kill(spawned_.pid, SIGSTOP);
+    }
   }
   if (run) run->finish();
   next();
+  if (state_ == State::absent) tell_gone();
+}
+
+void Kernel::end(std::function<void()> gone) {
+  gone_ = std::move(gone);
+  const auto waiting = queue_;
+  for (const auto& run : waiting) cancel(run);
+  if (state_ == State::absent) return tell_gone();
+  // What ended the run already stays the truth about it.
+  if (current_ && state_ != State::dying && !current_->deadline_hit) current_->cancel_requested = true;
+  kill_kernel();
+}
+
+void Kernel::tell_gone() {
+  if (!gone_) return;
+  const auto gone = std::exchange(gone_, nullptr);
+  gone();
+}
+
+void Kernel::describe(wire::Writer& w) const {
+  using wire::ContextState;
+  ContextState state = current_ ? ContextState::busy : ContextState::stopped;
+  if (state_ == State::starting) state = ContextState::starting;
+  if (state_ == State::idle) state = ContextState::idle;
+  w.u8(static_cast<std::uint8_t>(state));
+  w.u32(static_cast<std::uint32_t>(queue_.size()));
+  w.u32(execution_count_);
+  w.i64(created_wall_ms_);
+  w.u64(group_ ? group_->cpu_ns() : 0);
+  w.u64(group_ ? group_->memory_bytes() : 0);
+  w.u32(group_ ? group_->pids_now() : 0);
 }
 
 }  // namespace codespace::init

@@ -10,6 +10,7 @@
 // first run that needs it. When it ends, for whatever reason, the run it was busy with gets
 // the truth from the wait status and the control group, everything it left behind is
 // killed, and the next run starts a new one and is told that the context was reset.
+// end() is for good: the object takes no more runs and says when nothing of it is left.
 #pragma once
 
 #include <deque>
@@ -33,10 +34,10 @@ inline constexpr std::size_t kMaxQueued = 32;
 class Kernel {
  public:
   Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name);
+  ~Kernel();
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
 
-  ~Kernel();
 
   /// init's ends of a kernel's channels.
   struct JoinerEnds {
@@ -52,7 +53,8 @@ class Kernel {
   void start_ahead(Settled settled);
   /// Ends an interpreter that no run ever used; one that was used, or is wanted, stays.
   void end_unused();
-  [[nodiscard]] bool used() const { return execution_count_ > 0 || current_ || !queue_.empty(); }
+  /// True once a run asked for it. Until then it is no context to the client, however ready it is.
+  [[nodiscard]] bool used() const { return execution_count_ > 0 || had_context_ || load() > 0; }
 
   /// False if the image has no such language.
   [[nodiscard]] bool exists() const { return !argv_.empty(); }
@@ -60,6 +62,14 @@ class Kernel {
   void submit(std::shared_ptr<Run> run);
   /// Ends a queued or current run as cancelled.
   void cancel(const std::shared_ptr<Run>& run);
+  /// Kills the interpreter and all it started; its runs end as cancelled. `gone` is called once, when
+  /// nothing is left, with this object still in use: the owner may destroy it only later.
+  void end(std::function<void()> gone);
+  [[nodiscard]] const std::string& language() const { return language_; }
+  /// True while no interpreter ever came up here.
+  [[nodiscard]] bool unused() const { return state_ == State::absent && !had_context_ && load() == 0; }
+  /// Appends what a client may see: ContextState and on, as the `context` frame has it.
+  void describe(wire::Writer& w) const;
   [[nodiscard]] bool alive() const { return state_ != State::absent; }
   [[nodiscard]] std::size_t load() const { return queue_.size() + (current_ ? 1 : 0); }
 
@@ -88,6 +98,7 @@ class Kernel {
   void complete(const ExitFacts* death);
   void finish_dying();
   void fail_start(const SpawnError& error);
+  void tell_gone();
 
   EventLoop& loop_;
   Reaper& reaper_;
@@ -101,6 +112,7 @@ class Kernel {
   std::shared_ptr<Run> current_;
   Settled settled_;
   bool joining_ = false;          // its process is not known yet
+  bool stopped_ = false;          // by us, after a run that was ended by force
   bool configured_ = false;       // it has the session's environment
   wire::KernelOrigin origin_ = wire::KernelOrigin::cold;
   bool had_context_ = false;      // an earlier interpreter existed: the next run says context_reset
@@ -128,6 +140,9 @@ class Kernel {
   EventLoop::TimerId join_timer_ = 0;
   int sweep_rounds_ = 0;
   ExitFacts death_;
+
+  std::function<void()> gone_;    // of end()
+  std::int64_t created_wall_ms_;
 };
 
 }  // namespace codespace::init

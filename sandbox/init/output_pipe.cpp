@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 namespace codespace::init {
@@ -25,25 +26,30 @@ void OutputPipe::close() {
   reader_.reset();
 }
 
-bool OutputPipe::read_once() {
+std::size_t OutputPipe::read_once() {
   static char buffer[kPipeCapacity];  // one thread, never across calls
   const ssize_t n = ::read(reader_.get(), buffer, sizeof buffer);
   if (n > 0) {
     if (sink_) sink_({buffer, static_cast<std::size_t>(n)});
-    return true;
+    return static_cast<std::size_t>(n);
   }
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   close();
   if (on_end_) {
     const auto on_end = on_end_;  // may destroy this object
     on_end();
   }
-  return false;
+  return 0;
 }
 
 void OutputPipe::drain() {
-  for (int i = 0; i < 4 && reader_; ++i) {
-    if (!read_once()) return;
+  // What is in the pipe at this moment, however large the tenant made it (F_SETPIPE_SZ).
+  int left = 0;
+  if (!reader_ || ::ioctl(reader_.get(), FIONREAD, &left) != 0) return;
+  while (left > 0 && reader_) {
+    const std::size_t n = read_once();
+    if (n == 0) return;
+    left -= static_cast<int>(n);
   }
 }
 

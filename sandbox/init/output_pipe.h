@@ -31,8 +31,8 @@ class OutputPipe {
   void drain();
 
  private:
-  /// False when there is nothing more for now.
-  bool read_once();
+  /// Bytes taken; 0 when there is nothing more for now.
+  std::size_t read_once();
 
   EventLoop& loop_;
   sys::UniqueFd reader_;

@@ -24,6 +24,7 @@ void Run::accept(std::uint32_t queue_position) {
   wire::Writer w;
   w.u32(queue_position);
   w.bytes(request_.language);
+  w.bytes(request_.context);
   append(wire::InitReply::accepted, w);
 }
 

@@ -67,6 +67,7 @@ class Run {
   // Facts, filled in by whoever drives the run.
   wire::RunDone done;
   std::uint64_t created_ns = 0;
+  std::int64_t created_wall_ms = 0;
   std::uint64_t started_ns = 0;   // taken from the queue
   std::uint64_t sent_ns = 0;      // the interpreter has the code, or the shell runs
   std::uint64_t ended_ns = 0;     // the interpreter said done, or the process is gone

@@ -15,6 +15,8 @@
 namespace codespace::init {
 namespace {
 
+constexpr std::uint64_t kTcpQueueBytes = 64ULL << 20;
+
 int base(CgroupBackend backend, int controller) {
   return wire::kInitCgroupFd + (backend == CgroupBackend::v2 ? 0 : controller);
 }
@@ -29,6 +31,9 @@ RunGroup::RunGroup(CgroupBackend backend, std::string name) : backend_(backend),
         ::openat(base(backend, c), name_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!dirs_[static_cast<size_t>(c)]) return;
   }
+  // v1 counts what TCP has in its queues only in groups where this was written.
+  if (backend == CgroupBackend::v1)
+    (void)sys::write_file_at(dir(memory), "memory.kmem.tcp.limit_in_bytes", sys::Decimal(kTcpQueueBytes).view());
   if (backend == CgroupBackend::v2) peak_.reset(::openat(dir(memory), "memory.peak", O_RDWR | O_CLOEXEC));
   ok_ = true;
 }
@@ -97,6 +102,10 @@ std::uint64_t RunGroup::cpu_ns() const {
   return sys::parse_number(number_text(cpuacct, "cpuacct.usage"));
 }
 
+std::uint64_t RunGroup::memory_bytes() const {
+  return sys::parse_number(number_text(memory, backend_ == CgroupBackend::v2 ? "memory.current" : "memory.usage_in_bytes"));
+}
+
 std::uint64_t RunGroup::memory_peak_bytes() const {
   if (backend_ == CgroupBackend::v1) return sys::parse_number(number_text(memory, "memory.max_usage_in_bytes"));
   if (!peak_) return sys::parse_number(number_text(memory, "memory.peak"));
@@ -105,10 +114,14 @@ std::uint64_t RunGroup::memory_peak_bytes() const {
   return n <= 0 ? 0 : sys::parse_number(std::string_view(text, static_cast<size_t>(n)));
 }
 
+std::uint32_t RunGroup::pids_now() const {
+  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+}
+
 std::uint32_t RunGroup::pids_peak() const {
   const std::string text = number_text(pids, "pids.peak");  // Linux 6.1
   if (!text.empty()) return static_cast<std::uint32_t>(sys::parse_number(text));
-  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+  return pids_now();
 }
 
 std::uint64_t RunGroup::oom_kills() const {

@@ -42,7 +42,9 @@ class RunGroup {
   void signal_all(int signal) const;
 
   [[nodiscard]] std::uint64_t cpu_ns() const;
+  [[nodiscard]] std::uint64_t memory_bytes() const;
   [[nodiscard]] std::uint64_t memory_peak_bytes() const;
+  [[nodiscard]] std::uint32_t pids_now() const;
   [[nodiscard]] std::uint32_t pids_peak() const;
   [[nodiscard]] std::uint64_t oom_kills() const;
   /// Starts a new measure of the memory peak where the kernel can (v1; v2 from Linux 6.12).

@@ -66,6 +66,7 @@ void Server::accept() {
     if (connections_.size() >= kMaxConnections) continue;  // closed at once; the gateway says overloaded
     Connection& c = connections_.emplace_back();
     c.fd = std::move(fd);
+    c.number = ++next_number_;
     c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
     loop_.add(c.fd.get(), EPOLLIN | EPOLLRDHUP, [this, &c](std::uint32_t events) { on_event(c, events); });
     // The request is normally there already: one wait less.
@@ -129,6 +130,13 @@ void Server::handle(Connection& c, std::uint32_t type, std::string_view payload,
       return answer(c, InitReply::ok, {});
     }
     case InitRequest::ping: return answer(c, InitReply::ok, {});
+    case InitRequest::list_contexts: {
+      if (!r.done()) return refuse(c, Refusal::bad_request, "list contexts");
+      c.reply = session_.list_contexts();
+      return pump(c);
+    }
+    case InitRequest::list_runs: return handle_list_runs(c, r);
+    case InitRequest::delete_context: return handle_delete_context(c, r);
     case InitRequest::stats: {
       wire::Writer w;
       w.u32(session_.kernels_alive());
@@ -173,7 +181,7 @@ void Server::handle_run(Connection& c, bool command, wire::Reader& r) {
     request.env.emplace_back(std::move(name), std::string(r.bytes()));
   }
   const auto has_nul = [](const std::string& s) { return s.find('\0') != std::string::npos; };
-  bool strings_fine = !has_nul(request.cwd) && !(command && has_nul(request.code));
+  bool strings_fine = !has_nul(request.cwd) && (command ? !has_nul(request.code) : wire::is_context_name(request.context));
   for (const auto& [name, value] : request.env) strings_fine = strings_fine && !name.empty() && !has_nul(name) && !has_nul(value);
   // The last line of defence of the 60 s promise: no deadline further away than that.
   const std::uint64_t furthest = sys::monotonic_ns() + 61 * sys::kNsPerSecond;
@@ -206,6 +214,26 @@ void Server::handle_prepare(Connection& c, wire::Reader& r) {
   const std::vector<char> frame = w.frame(static_cast<std::uint32_t>(InitReply::ok));
   // The first words on this connection: they fit into its buffer.
   if (::send(c.fd.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(frame.size())) drop(c);
+}
+
+void Server::handle_list_runs(Connection& c, wire::Reader& r) {
+  const bool commands = r.u8() != 0;
+  const std::uint32_t limit = r.u32();
+  if (!r.done()) return refuse(c, Refusal::bad_request, "list runs");
+  c.reply = session_.list_runs(commands, limit);
+  pump(c);
+}
+
+void Server::handle_delete_context(Connection& c, wire::Reader& r) {
+  const std::string language(r.bytes());
+  const std::string context(r.bytes());
+  if (!r.done()) return refuse(c, Refusal::bad_request, "delete context");
+  // The client may hang up before it is over; the end goes on without it.
+  const auto gone = [this, number = c.number] {
+    const auto asker = std::ranges::find(connections_, number, &Connection::number);
+    if (asker != connections_.end()) answer(*asker, InitReply::ok, {});
+  };
+  if (!session_.end_context(language, context, gone)) refuse(c, Refusal::context_not_found, "");
 }
 
 void Server::handle_attach(Connection& c, wire::Reader& r) {

@@ -19,6 +19,7 @@ class Server {
  private:
   struct Connection {
     sys::UniqueFd fd;
+    std::uint64_t number = 0;       // names it to what outlives it
     std::vector<char> inbound;
     bool requested = false;         // its one request was read
     std::shared_ptr<Run> run;       // whose log it follows
@@ -37,6 +38,8 @@ class Server {
   void handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early);
   void handle_run(Connection& c, bool command, wire::Reader& r);
   void handle_prepare(Connection& c, wire::Reader& r);
+  void handle_list_runs(Connection& c, wire::Reader& r);
+  void handle_delete_context(Connection& c, wire::Reader& r);
   void handle_attach(Connection& c, wire::Reader& r);
   void answer(Connection& c, wire::InitReply type, const wire::Writer& w);
   void refuse(Connection& c, wire::Refusal why, std::string_view detail);
@@ -48,6 +51,7 @@ class Server {
   Session& session_;
   sys::UniqueFd listener_;
   std::list<Connection> connections_;
+  std::uint64_t next_number_ = 0;
 };
 
 }  // namespace codespace::init

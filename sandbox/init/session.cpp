@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "sandbox/init/file_ops.h"
@@ -26,6 +27,7 @@ std::shared_ptr<Run> Session::start(RunRequest request) {
   forget_old_runs();
   auto run = std::make_shared<Run>(std::move(request));
   run->created_ns = sys::monotonic_ns();
+  run->created_wall_ms = sys::wall_ms();
   run->on_finished = [this](const Run& ended) {
     if (ended.done.outcome == wire::Outcome::out_of_memory) ++out_of_memory_ends_;
   };
@@ -83,9 +85,14 @@ void Session::start_command(const std::shared_ptr<Run>& run) {
 void Session::start_in_kernel(const std::shared_ptr<Run>& run) {
   const std::string key = run->request().language + "/" + run->request().context;
   auto found = kernels_.find(key);
+  if (found == kernels_.end() || !found->second->used()) {
+    drop_unused_kernels();
+    const auto used = static_cast<std::size_t>(std::ranges::count_if(kernels_, [](const auto& entry) { return entry.second->used(); }));
+    if (used + ending_.size() >= kMaxKernels)
+      return run->refuse(wire::Refusal::too_many_contexts, 0, wire::Stage::none, std::to_string(kMaxKernels));
+    found = kernels_.find(key);
+  }
   if (found == kernels_.end()) {
-    if (kernels_.size() >= kMaxKernels)
-      return run->refuse(wire::Refusal::overloaded, 0, wire::Stage::none, "this session has 16 contexts already");
     auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, run->request().language,
                                            "k" + std::to_string(next_group_++));
     if (!kernel->exists())

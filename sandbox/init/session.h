@@ -3,6 +3,8 @@
 #pragma once
 
 #include <deque>
+#include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +26,8 @@ inline constexpr std::size_t kMaxKernels = 16;
 inline constexpr std::size_t kMaxFileHelpers = 16;
 /// An interpreter started ahead that the session's first minute did not use is ended again.
 inline constexpr std::uint64_t kUnusedKernelNs = 60ULL * 1'000'000'000;
+/// Names of deleted contexts, kept so that deleting again is fine; oldest forgotten first.
+inline constexpr std::size_t kMaxDeletedNames = 256;
 /// Finished runs are kept for later `attach`, oldest dropped first beyond these.
 inline constexpr std::size_t kMaxKeptRuns = 256;
 inline constexpr std::size_t kMaxKeptBytes = 24U << 20;
@@ -44,6 +48,13 @@ class Session {
   /// refused; else `group` is the run group the joiner has to enter.
   bool prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, Kernel::Settled settled,
                       std::string& group);
+  // contexts.cpp
+  /// Frames: all contexts, all runs (or commands) still known, newest first; ended by `ok`.
+  [[nodiscard]] std::vector<char> list_contexts();
+  [[nodiscard]] std::vector<char> list_runs(bool commands, std::uint32_t limit) const;
+  /// Ends the context; `gone` is called once, now or later, when nothing of it is left.
+  /// False, without a call, if there is none of that name and none was deleted lately.
+  bool end_context(std::string_view language, std::string_view context, std::function<void()> gone);
 
   /// Forks a helper for a file request; it owns the connection from then on. False: overloaded.
   bool serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
@@ -58,6 +69,15 @@ class Session {
   void start_in_kernel(const std::shared_ptr<Run>& run);
   void forget_old_runs();
   void on_first_use();
+  /// Contexts whose interpreter never came up: to the client they have never been.
+  void drop_unused_kernels();
+
+  /// A deleted context of which something is left. Its name is free again.
+  struct Ending {
+    std::string key;
+    std::unique_ptr<Kernel> kernel;
+    std::vector<std::function<void()>> waiting;
+  };
 
   EventLoop& loop_;
   Reaper& reaper_;
@@ -65,6 +85,8 @@ class Session {
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;  // "language/context"
   std::vector<std::unique_ptr<Kernel>> replaced_;  // unused ones that gave way, until they are gone
   bool used_ = false;                              // something of the tenant ran, or is about to
+  std::list<Ending> ending_;
+  std::deque<std::string> deleted_names_;  // keys of kernels_ that were deleted, oldest first
   std::unordered_map<std::uint64_t, std::unique_ptr<Command>> commands_;
   std::uint64_t next_group_ = 1;
   std::map<wire::RunId, std::shared_ptr<Run>> runs_;

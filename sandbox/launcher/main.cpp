@@ -489,6 +489,13 @@ int run(int argc, char** argv) {
     ::setrlimit(RLIMIT_NOFILE, &current);
   }
 
+  // These count over all user namespaces below, up to what the launcher has when it makes its own;
+  // a session's share is its own limit. Without the right to raise them they stay.
+  for (const auto resource : {RLIMIT_MSGQUEUE, RLIMIT_SIGPENDING, RLIMIT_MEMLOCK}) {
+    const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
+    (void)::setrlimit(resource, &unlimited);
+  }
+
   const UniqueFd lock = prepare_runtime(options, identity);
   UniqueFd init_program = must(load_sealed("codespace-init", options.init_path));
   UniqueFd zygote_library = must(load_sealed("codespace-zygote", options.zygote_path));

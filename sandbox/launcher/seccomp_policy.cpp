@@ -4,6 +4,7 @@
 
 #include <linux/capability.h>
 #include <sched.h>
+#include <netinet/in.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -42,7 +43,7 @@ constexpr CallRule kTable[] = {
     {"flock", allow}, {"fcntl", allow}, {"fsync", allow}, {"fdatasync", allow}, {"sync", allow},
     {"syncfs", allow}, {"sync_file_range", allow}, {"statfs", allow}, {"fstatfs", allow}, {"umask", allow},
     {"dup", allow}, {"dup2", allow}, {"dup3", allow}, {"ioctl", allow},
-    {"setxattr", allow}, {"lsetxattr", allow}, {"fsetxattr", allow}, {"getxattr", allow},
+    {"getxattr", allow},
     {"lgetxattr", allow}, {"fgetxattr", allow}, {"listxattr", allow}, {"llistxattr", allow},
     {"flistxattr", allow}, {"removexattr", allow}, {"lremovexattr", allow}, {"fremovexattr", allow},
     {"inotify_init", allow}, {"inotify_init1", allow}, {"inotify_add_watch", allow},
@@ -144,13 +145,17 @@ int add_argument_rules(void* a) {
   constexpr scmp_datum_t kTypeMask = 0xf;  // without SOCK_NONBLOCK and SOCK_CLOEXEC
   for (const scmp_datum_t type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET})
     rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, AF_UNIX), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, type)});
-  for (const scmp_datum_t family : {AF_INET, AF_INET6})
-    for (const scmp_datum_t type : {SOCK_STREAM, SOCK_DGRAM})
-      rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, family), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, type)});
-  // getifaddrs(3) and node's os.networkInterfaces ask NETLINK_ROUTE (protocol 0), nothing else.
-  for (const scmp_datum_t type : {SOCK_RAW, SOCK_DGRAM})
-    rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, type),
-                         SCMP_A2(SCMP_CMP_EQ, 0)});
+  // TCP and UDP by name or as the default; not MPTCP, UDP-Lite, SCTP.
+  for (const scmp_datum_t family : {AF_INET, AF_INET6}) {
+    for (const scmp_datum_t protocol : {0, IPPROTO_TCP})
+      rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, family), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, SOCK_STREAM),
+                           SCMP_A2(SCMP_CMP_EQ, protocol)});
+    for (const scmp_datum_t protocol : {0, IPPROTO_UDP})
+      rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, family), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, SOCK_DGRAM),
+                           SCMP_A2(SCMP_CMP_EQ, protocol)});
+  }
+  // Extended attributes: a tmpfs keeps an access list outside of every memory limit.
+  for (const char* call : {"setxattr", "lsetxattr", "fsetxattr"}) rule(SCMP_ACT_ERRNO(EOPNOTSUPP), call, {});
   rule(yes, "socketpair", {SCMP_A0(SCMP_CMP_EQ, AF_UNIX)});
   // No READ_IMPLIES_EXEC, MMAP_PAGE_ZERO or ADDR_NO_RANDOMIZE.
   constexpr scmp_datum_t kLinux32 = PER_LINUX32;
@@ -175,14 +180,33 @@ int add_vetoes(void* b) {
     if (nr < 0 || rc != 0) return;
     rc = seccomp_rule_add_array(b, SCMP_ACT_ERRNO(static_cast<std::uint32_t>(error)), nr, 1, &arg);
   };
+  const auto veto2 = [&](int error, const char* call, scmp_arg_cmp first, scmp_arg_cmp second) {
+    const int nr = seccomp_syscall_resolve_name(call);
+    if (nr < 0 || rc != 0) return;
+    const scmp_arg_cmp both[] = {first, second};
+    rc = seccomp_rule_add_array(b, SCMP_ACT_ERRNO(static_cast<std::uint32_t>(error)), nr, 2, both);
+  };
   // Terminal injection.
   for (const scmp_datum_t request : {0x5412 /*TIOCSTI*/, 0x541C /*TIOCLINUX*/, 0x541D /*TIOCCONS*/})
     veto(EPERM, "ioctl", SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, request));
   veto(EPERM, "prctl", SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, PR_SET_SECUREBITS));
   veto(EPERM, "prctl", SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, PR_SET_MM));
-  // A second opinion on the families whose bugs wrote into the shared page cache.
-  for (const scmp_datum_t family : {AF_ALG, AF_VSOCK})
+  // Memory deduplication tells a tenant what its neighbours have in memory.
+  for (const scmp_datum_t option : {67 /*PR_SET_MEMORY_MERGE*/, 68 /*PR_GET_MEMORY_MERGE*/})
+    veto(EPERM, "prctl", SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, option));
+  veto(EINVAL, "madvise", SCMP_A2(SCMP_CMP_MASKED_EQ, kLow, 12 /*MADV_MERGEABLE*/));
+  veto(EPERM, "ioctl", SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, 0x5423 /*TIOCSETD, line disciplines*/));
+  // A second opinion on the families whose bugs wrote into the shared page cache. Netlink: what is
+  // queued on such a socket is charged to nobody, so a few thousand of them are the host's memory.
+  for (const scmp_datum_t family : {AF_ALG, AF_VSOCK, AF_NETLINK})
     veto(EAFNOSUPPORT, "socket", SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, family));
+  // Socket filters are compiled into a pool of memory that the whole host shares.
+  for (const scmp_datum_t option : {26 /*SO_ATTACH_FILTER*/, 50 /*SO_ATTACH_BPF*/, 51 /*SO_ATTACH_REUSEPORT_CBPF*/,
+                                    52 /*SO_ATTACH_REUSEPORT_EBPF*/})
+    veto2(EPERM, "setsockopt", SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, SOL_SOCKET), SCMP_A2(SCMP_CMP_MASKED_EQ, kLow, option));
+  // Upper layer protocols (kTLS, espintcp) and encapsulation: kernel code no session needs.
+  veto2(EPERM, "setsockopt", SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, IPPROTO_TCP), SCMP_A2(SCMP_CMP_MASKED_EQ, kLow, 31 /*TCP_ULP*/));
+  veto2(EPERM, "setsockopt", SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, IPPROTO_UDP), SCMP_A2(SCMP_CMP_MASKED_EQ, kLow, 100 /*UDP_ENCAP*/));
   return rc;
 }
 

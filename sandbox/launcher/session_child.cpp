@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "sandbox/launcher/child_steps.h"
 #include "sandbox/launcher/image_templates.h"
@@ -138,6 +139,10 @@ void forbid_nested_namespaces() {
     const bool written = sys::write_file_at(AT_FDCWD, path, "0");
     require(written || errno == ENOENT, Stage::limit_namespaces);
   }
+  // All sessions draw on one allowance of the launcher's user: none may take it whole.
+  for (const auto& [file, most] : {std::pair("proc/sys/user/max_inotify_instances", "16"),
+                                   std::pair("proc/sys/user/max_inotify_watches", "8192")})
+    require(sys::write_file_at(AT_FDCWD, file, most) || errno == ENOENT, Stage::limit_namespaces);
 }
 
 void mask_proc() {

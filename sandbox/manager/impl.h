@@ -36,6 +36,7 @@ struct RunStart {
   wire::RunId id{};
   std::string_view prefix;    // of its public id
   std::string language;       // empty: a command
+  std::string context;        // likewise
   std::vector<char> request;  // the whole frame
   RunTimes times;
   Asked asked;
@@ -69,6 +70,11 @@ class SessionManager::Impl {
   Task<RunRecord> find_run(std::string owner, std::string session_id, std::string run_id);
   Task<void> cancel_run(std::string owner, std::string session_id, std::string run_id);
   Task<SessionMetrics> metrics(std::string owner, std::string session_id);
+
+  // contexts.cpp
+  Task<std::vector<RunSummary>> list_runs(std::string owner, std::string session_id, bool commands, std::uint32_t limit);
+  Task<std::vector<ContextInfo>> list_contexts(std::string owner, std::string session_id);
+  Task<void> delete_context(std::string owner, std::string session_id, std::string language, std::string context);
 
   // files.cpp
   Task<std::unique_ptr<FileReader>> read_file(std::string owner, std::string session_id, std::string path,
@@ -184,6 +190,11 @@ class SessionManager::Impl {
   boost::asio::awaitable<std::optional<Error>> collect_run(SessionPtr session, RunState& state,
                                                            RunStart& start, bool attach);
   bool end_as_cancelled(const SessionPtr& session, RunState& state, TimePoint began);
+
+  // contexts.cpp
+  template <class T, class Decode>
+  Task<std::vector<T>> ask_list(SessionPtr session, std::vector<char> request, wire::InitReply item, std::size_t most,
+                                const char* what, Decode decode);
 
   // files.cpp
   Task<FileLink> open_file_link(std::string owner, std::string session_id, std::vector<char> request,

@@ -118,12 +118,38 @@ struct RunRecord {
   std::string id;                         // "run-" or "cmd-" and 26 characters of [a-z2-7]
   std::string session_id;
   std::string language;                   // empty for a command
+  std::string context;                    // likewise
   bool finished = false;
   std::string stdout_data;                // any bytes
   std::string stderr_data;
   std::vector<MimeResult> results;
   std::optional<RunFailure> failure;
   wire::RunDone done;
+};
+
+/// One line of the list of a session's runs, or of its commands.
+struct RunSummary {
+  std::string id;
+  std::string language;                   // empty for a command
+  std::string context;
+  wire::RunPhase phase = wire::RunPhase::queued;
+  wire::Outcome outcome = wire::Outcome::ok;             // if finished
+  wire::KilledBy killed_by = wire::KilledBy::none;
+  std::int64_t created_at_ms = 0;
+  std::uint64_t queue_ns = 0;
+  std::uint64_t duration_ns = 0;          // without the queue; so far, if it runs
+};
+
+/// A named interpreter state of a session. Usage is since its interpreter was started.
+struct ContextInfo {
+  std::string language;
+  std::string context;
+  wire::ContextState state = wire::ContextState::idle;
+  std::uint32_t queued = 0;               // runs that wait beside the one under way
+  std::uint32_t execution_count = 0;
+  std::int64_t created_at_ms = 0;
+  std::uint64_t cpu_ns = 0, memory_bytes = 0;
+  std::uint32_t pids = 0;
 };
 
 struct FileEntry {

@@ -71,7 +71,16 @@ Error explain_refusal(const Refused& refused, const Asked& asked) {
       return client(
           ErrorCode::queue_timeout,
           "the deadline passed while this waited for an earlier run of the same kernel, so it was never "
-          "started; send it again with more time, or use another session");
+          "started; send it again with more time, or use another context or session");
+    case too_many_contexts:
+      return client(ErrorCode::quota_exceeded,
+                    "this session has " + refused.detail +
+                        " contexts, which is the most it may have; delete one with DELETE "
+                        "/v1/sessions/{id}/contexts/{language}/{context}, or use one it has");
+    case context_not_found:
+      return client(ErrorCode::context_not_found,
+                    "this session has no context " + quoted(asked.context) + " of language " + quoted(asked.language) +
+                        "; GET /v1/sessions/{id}/contexts lists those it has");
     case kernel_failed:
       return explain_spawn(refused, asked, true);
     case spawn_failed:

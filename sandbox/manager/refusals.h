@@ -15,7 +15,8 @@ namespace codespace::manager {
 /// What was asked, as far as a sentence about its refusal needs it.
 struct Asked {
   std::string path;                    // of file work; for a move: the source
-  std::string language;                // of a run
+  std::string language;                // of a run, or a context
+  std::string context;
   std::vector<std::string> languages;  // that the image has
   std::string cwd;                     // of a command
   std::uint64_t size_limit = 0;        // of a write

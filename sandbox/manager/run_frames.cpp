@@ -107,8 +107,12 @@ bool RunCollector::take(const Frame& frame, RunRecord& record) {
     case InitReply::accepted: {
       (void)reader.u32();
       if (!reader.ok()) return false;
-      const std::string_view language = reader.bytes();
-      if (reader.done() && record.language.empty()) record.language = std::string(language).substr(0, 32);
+      const std::string language = std::string(reader.bytes()).substr(0, 32);
+      // An init that was started by an earlier version does not name the context.
+      const std::string context = reader.done() ? (language.empty() ? "" : "default") : std::string(reader.bytes());
+      if (!reader.done()) return reader.ok();
+      if (record.language.empty()) record.language = language;
+      if (record.context.empty() && (context.empty() || wire::is_context_name(context))) record.context = context;
       return true;
     }
     case InitReply::output:
@@ -125,6 +129,8 @@ bool RunCollector::take(const Frame& frame, RunRecord& record) {
     case InitReply::entry:
     case InitReply::data:
     case InitReply::file_done:
+    case InitReply::context:
+    case InitReply::run_summary:
       return false;
   }
   return false;

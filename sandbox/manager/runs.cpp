@@ -80,6 +80,7 @@ Task<RunRecord> SessionManager::Impl::run(std::string owner, std::string session
   start.id = random_id();
   start.prefix = kRunPrefix;
   start.language = spec.language;
+  start.context = spec.context;
   start.times = run_times(arrived, spec.timeout);
   co_await choose_kernel(use->session(), spec);
   {
@@ -152,6 +153,7 @@ Task<RunRecord> SessionManager::Impl::start_run(std::shared_ptr<const Use> use, 
     state->record.id = format_id(start.prefix, start.id);
     state->record.session_id = session->info.id;
     state->record.language = start.language;
+    state->record.context = start.context;
     auto executor = async::serial(co_await asio::this_coro::executor);
     auto task = drive_run(std::move(use), state, std::move(start), attach);
     if (!work_.spawn(std::move(executor), std::move(task))) {

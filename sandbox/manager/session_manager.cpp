@@ -232,6 +232,17 @@ Task<RunRecord> SessionManager::find_run(std::string owner, std::string session_
 Task<void> SessionManager::cancel_run(std::string owner, std::string session_id, std::string run_id) {
   return impl_->cancel_run(std::move(owner), std::move(session_id), std::move(run_id));
 }
+Task<std::vector<RunSummary>> SessionManager::list_runs(std::string owner, std::string session_id,
+                                                        bool commands, std::uint32_t limit) {
+  return impl_->list_runs(std::move(owner), std::move(session_id), commands, limit);
+}
+Task<std::vector<ContextInfo>> SessionManager::list_contexts(std::string owner, std::string session_id) {
+  return impl_->list_contexts(std::move(owner), std::move(session_id));
+}
+Task<void> SessionManager::delete_context(std::string owner, std::string session_id, std::string language,
+                                          std::string context) {
+  return impl_->delete_context(std::move(owner), std::move(session_id), std::move(language), std::move(context));
+}
 Task<std::unique_ptr<FileReader>> SessionManager::read_file(std::string owner, std::string session_id,
                                                             std::string path, FileRange range) {
   return impl_->read_file(std::move(owner), std::move(session_id), std::move(path), range);

@@ -133,6 +133,12 @@ class SessionManager {
   /// The record of a run or command so far, by id; waits for nothing.
   Task<RunRecord> find_run(std::string owner, std::string session_id, std::string run_id);
   Task<void> cancel_run(std::string owner, std::string session_id, std::string run_id);
+  /// Runs, or commands, that the session still knows of, newest first.
+  Task<std::vector<RunSummary>> list_runs(std::string owner, std::string session_id, bool commands, std::uint32_t limit);
+  Task<std::vector<ContextInfo>> list_contexts(std::string owner, std::string session_id);
+  /// Kills the context's interpreter with all it started and cancels its runs; returns when nothing
+  /// of it is left. Again is fine. The next run of that name begins a new context.
+  Task<void> delete_context(std::string owner, std::string session_id, std::string language, std::string context);
 
   Task<std::unique_ptr<FileReader>> read_file(std::string owner, std::string session_id,
                                               std::string path, FileRange range);

@@ -17,7 +17,6 @@ constexpr std::size_t kMaxLabelKey = 128;
 constexpr std::size_t kMaxLabelValue = 256;
 constexpr std::size_t kMaxIdempotencyKey = 256;
 constexpr std::size_t kMaxPath = 4095;  // PATH_MAX with its NUL
-constexpr std::size_t kMaxContextName = 128;
 // A year: longer ones are mistakes of unit.
 constexpr std::chrono::seconds kMaxSessionTime{366 * 86'400};
 // Ids, times and lengths of a run's frame, beside its strings.
@@ -133,8 +132,9 @@ Result<void> check_session_times(std::chrono::seconds idle_timeout, std::chrono:
 Result<void> check_run(const RunSpec& spec) {
   if (auto ok = check_timeout(spec.timeout); !ok) return ok;
   if (auto ok = check_idempotency_key(spec.idempotency_key); !ok) return ok;
-  if (spec.context.empty() || spec.context.size() > kMaxContextName)
-    return invalid("`context` must be a name of 1 to " + std::to_string(kMaxContextName) + " bytes");
+  if (!wire::is_context_name(spec.context))
+    return invalid("`context` is not a name of 1 to " + std::to_string(wire::kMaxContextName) +
+                   " of the characters A-Z a-z 0-9 _ . -");
   if (spec.code.size() + kMaxEnvBytes + kFrameOverhead > wire::kMaxFrame)
     return client_error(ErrorCode::payload_too_large,
                         "`code` has " + std::to_string(spec.code.size()) +

@@ -29,6 +29,7 @@ enum class ErrorCode : std::uint16_t {
   unknown_image,
   unknown_language,
   run_not_found,
+  context_not_found,
   file_not_found,
   file_exists,
   not_a_file,           // FIFO, device, socket or directory where a regular file is needed

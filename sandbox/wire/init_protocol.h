@@ -11,11 +11,23 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace codespace::wire {
 
 /// 128 random bits chosen by the gateway.
 using RunId = std::array<std::uint8_t, 16>;
+
+inline constexpr std::size_t kMaxContextName = 64;
+/// Whether a context may have this name. It is a segment of a URL, where `.` and `..` could not be reached.
+constexpr bool is_context_name(std::string_view name) {
+  if (name.empty() || name.size() > kMaxContextName || name == "." || name == "..") return false;
+  for (const char c : name) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!letter && !(c >= '0' && c <= '9') && c != '_' && c != '.' && c != '-') return false;
+  }
+  return true;
+}
 
 enum class InitRequest : std::uint32_t {
   // raw run id (16), bytes language, bytes context, bytes code, u64 deadline_ns, u64 kill_by_ns,
@@ -33,7 +45,10 @@ enum class InitRequest : std::uint32_t {
   // stderr come along -> ok with the name of the run group made for it, at most kMaxGroupName
   // bytes of [a-z0-9-], later ok when the kernel is there.
   // joins 0: init starts it -> ok when it is there. refused: it will not be.
-  prepare = 7,
+  prepare = 10,
+  list_contexts = 7,   // nothing -> context*, ok
+  delete_context = 8,  // bytes language, bytes context -> ok once nothing of it is left | refused(context_not_found)
+  list_runs = 9,       // u8 commands (0: runs), u32 limit -> run_summary* newest first, ok
   // File work. Paths are absolute, or relative to /workspace; links are followed as the
   // tenant's own programs would follow them, inside the session only.
   file_read = 16,    // bytes path, u64 offset, u64 length (~0 = to the end) -> entry, data*, file_done
@@ -58,7 +73,7 @@ inline constexpr std::uint32_t kInEndOfData = 65;  // nothing
 enum class InitReply : std::uint32_t {
   ok = 1,       // nothing
   refused = 2,  // u32 Refusal, u32 errno, u32 Stage, bytes detail
-  accepted = 3, // u32 position in the queue (0 = starts now), bytes language (empty for a command)
+  accepted = 3, // u32 position in the queue (0 = starts now), bytes language, bytes context (both empty for a command)
   output = 4,   // u8 stream (1 stdout, 2 stderr), raw bytes
   result = 5,   // u8 is_main_result, u32 count, {bytes mime, bytes data}*  binary MIME types are base64
   error = 6,    // bytes name, bytes value, u32 count, {bytes traceback line}*
@@ -69,7 +84,15 @@ enum class InitReply : std::uint32_t {
                 // u64 size, u32 mode, u32 uid, u32 gid, i64 mtime_ns, bytes link_target
   data = 10,    // raw bytes
   file_done = 11, // u64 bytes transferred, u64 size of the file after, i64 mtime_ns, u8 truncated (list: more than max_entries)
+  context = 32,   // bytes language, bytes context, u8 ContextState, u32 queued, u32 execution_count, i64 created_wall_ms,
+                  // u64 cpu_ns, u64 memory_bytes, u32 pids; the last three since its interpreter was started
+  run_summary = 33, // raw run id (16), bytes language, bytes context, u8 RunPhase, u8 outcome, u8 killed_by (both 0
+                    // unless finished), i64 created_wall_ms, u64 queue_ns, u64 duration_ns without the queue
 };
+
+/// Of a context: `stopped` has no interpreter, because it died; the next run starts one and says so.
+enum class ContextState : std::uint8_t { starting = 1, idle = 2, busy = 3, stopped = 4 };
+enum class RunPhase : std::uint8_t { queued = 1, running = 2, finished = 3 };
 
 enum class FileKind : std::uint8_t { regular = 1, directory = 2, symlink = 3, other = 4 };
 
@@ -88,6 +111,8 @@ enum class Refusal : std::uint32_t {
   too_large = 11,       // more than size_limit bytes arrived; the old file is unchanged
   invalid_path = 12,    // empty, NUL, or too long
   deadline = 13,        // the file operation exceeded its time limit
+  too_many_contexts = 32,
+  context_not_found = 33,  // no context of this name now, nor among those deleted lately
 };
 
 enum class Outcome : std::uint8_t {

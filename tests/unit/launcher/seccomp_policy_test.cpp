@@ -116,8 +116,12 @@ TEST_CASE("socket families are an allow list over all 64 bits", "[seccomp]") {
   CHECK(verdict(SYS_socket, {AF_UNIX, SOCK_STREAM}) == 0);
   CHECK(verdict(SYS_socket, {AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK}) == 0);
   CHECK(verdict(SYS_socket, {AF_INET6, SOCK_DGRAM}) == 0);
-  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0}) == 0);
-  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW, 6 /* XFRM */}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_INET, SOCK_STREAM, 6}) == 0);
+  CHECK(verdict(SYS_socket, {AF_INET, SOCK_DGRAM, 17}) == 0);
+  CHECK(verdict(SYS_socket, {AF_INET, SOCK_STREAM, 262 /* MPTCP */}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_INET6, SOCK_DGRAM, 136 /* UDP-Lite */}) == ENOSYS);
+  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0}) == EAFNOSUPPORT);
+  CHECK(verdict(SYS_socket, {AF_NETLINK, SOCK_RAW, 6 /* XFRM */}) == EAFNOSUPPORT);
   CHECK(verdict(SYS_socket, {AF_INET, SOCK_RAW}) == ENOSYS);
   CHECK(verdict(SYS_socket, {AF_PACKET, SOCK_RAW}) == ENOSYS);
   CHECK(verdict(SYS_socket, {AF_ALG, SOCK_SEQPACKET}) == EAFNOSUPPORT);
@@ -126,6 +130,20 @@ TEST_CASE("socket families are an allow list over all 64 bits", "[seccomp]") {
   CHECK(verdict(SYS_socket, {33 /* RXRPC */, SOCK_DGRAM}) == ENOSYS);
   CHECK(verdict(SYS_socketpair, {AF_UNIX, SOCK_STREAM}) == 0);
   CHECK(verdict(SYS_socketpair, {30 /* TIPC */, SOCK_STREAM}) == ENOSYS);
+}
+
+TEST_CASE("what takes memory that nobody is charged for is refused", "[seccomp]") {
+  for (const std::uint64_t option : {26, 50, 51, 52}) {
+    CHECK(verdict(SYS_setsockopt, {0, SOL_SOCKET, option}) == EPERM);
+    CHECK(verdict(SYS_setsockopt, {0, (1ULL << 32) | SOL_SOCKET, (7ULL << 32) | option}) == EPERM);
+  }
+  CHECK(verdict(SYS_setsockopt, {0, SOL_SOCKET, 2 /* SO_REUSEADDR */}) == 0);
+  CHECK(verdict(SYS_setsockopt, {0, 6, 1 /* TCP_NODELAY */}) == 0);
+  CHECK(verdict(SYS_setsockopt, {0, 6, 31 /* TCP_ULP */}) == EPERM);
+  for (const int number : {SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr}) CHECK(verdict(number) == EOPNOTSUPP);
+  CHECK(verdict(SYS_madvise, {0, 0, 12 /* MADV_MERGEABLE */}) == EINVAL);
+  CHECK(verdict(SYS_madvise, {0, 0, 4 /* MADV_DONTNEED */}) == 0);
+  CHECK(verdict(SYS_prctl, {67 /* PR_SET_MEMORY_MERGE */}) == EPERM);
 }
 
 TEST_CASE("terminal injection is vetoed whatever the upper half says", "[seccomp]") {

@@ -216,6 +216,31 @@ void FakeInit::serve(int fd) {
       send_all(fd, known ? frame(InitReply::ok) : refused(wire::Refusal::run_not_found, 0));
       return;
     }
+    case InitRequest::list_contexts: {
+      Writer writer;
+      writer.bytes("python");
+      writer.bytes("analysis");
+      writer.u8(hostile_lists ? 9 : static_cast<std::uint8_t>(wire::ContextState::busy));
+      writer.u32(2);
+      writer.u32(7);
+      writer.i64(1'000);
+      writer.u64(3'000'000);
+      writer.u64(4096);
+      writer.u32(5);
+      auto reply = frame(InitReply::context, writer);
+      const auto end = frame(InitReply::ok);
+      reply.insert(reply.end(), end.begin(), end.end());
+      send_all(fd, reply);
+      return;
+    }
+    case InitRequest::list_runs:
+      return list_runs(fd, reader);
+    case InitRequest::delete_context: {
+      const auto language = reader.bytes();
+      const auto context = reader.bytes();
+      send_all(fd, language == "python" && context == "analysis" ? frame(InitReply::ok) : refused(wire::Refusal::context_not_found, 0));
+      return;
+    }
     case InitRequest::stats: {
       Writer writer;
       writer.u32(2);
@@ -236,6 +261,30 @@ void FakeInit::serve(int fd) {
     default:
       send_all(fd, refused(wire::Refusal::bad_request, 0));
   }
+}
+
+void FakeInit::list_runs(int fd, wire::Reader reader) {
+  const bool commands = reader.u8() != 0;
+  std::uint32_t left = reader.u32();
+  std::vector<char> reply;
+  for (const auto& [id, run] : runs()) {
+    if (left-- == 0) break;
+    Writer writer;
+    for (const auto byte : id) writer.u8(byte);
+    writer.bytes(commands ? "" : "python");
+    writer.bytes(commands ? "" : hostile_lists ? "../x" : "analysis");
+    writer.u8(static_cast<std::uint8_t>(run.finished ? wire::RunPhase::finished : wire::RunPhase::running));
+    writer.u8(run.finished ? static_cast<std::uint8_t>(wire::Outcome::ok) : 0);
+    writer.u8(0);
+    writer.i64(1'000);
+    writer.u64(2'000'000);
+    writer.u64(3'000'000);
+    const auto one = frame(InitReply::run_summary, writer);
+    reply.insert(reply.end(), one.begin(), one.end());
+  }
+  const auto end = frame(InitReply::ok);
+  reply.insert(reply.end(), end.begin(), end.end());
+  send_all(fd, reply);
 }
 
 void FakeInit::start(int fd, wire::Reader reader, bool command) {

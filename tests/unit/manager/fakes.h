@@ -75,11 +75,13 @@ class FakeInit {
   std::map<std::string, std::string> last_env;
   /// Ends the run that hangs, as an honest init does.
   void finish(const wire::RunId& id);
+  std::atomic<bool> hostile_lists{false};  // values outside of their sets
 
  private:
   void serve(int fd);
   void start(int fd, wire::Reader reader, bool command);
   void attach(int fd, wire::Reader reader);
+  void list_runs(int fd, wire::Reader reader);
   void write_file(int fd, wire::Reader reader);
   void read_file(int fd, wire::Reader reader);
   void act(int fd, const wire::RunId& id, const std::string& code, const std::string& language);

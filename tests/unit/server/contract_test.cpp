@@ -169,6 +169,29 @@ TEST_CASE("an encoded run has no field that the contract does not know", "[serve
   check(run, "Command");
 }
 
+TEST_CASE("the lists of runs, commands and contexts have exactly the fields of the contract", "[server][contract]") {
+  const auto check = [](const std::string& text, const char* schema, const char* list) {
+    const json& item = contract()["components"]["schemas"][schema]["properties"][list]["items"];
+    const json out = json::parse(text)[list][0];
+    std::set<std::string> written;
+    std::set<std::string> known;
+    for (const auto& [name, value] : out.items()) written.insert(name);
+    for (const auto& [name, value] : item["properties"].items()) known.insert(name);
+    INFO(schema);
+    CHECK(written == known);
+    for (const auto& name : item["required"]) CHECK(written.contains(name.get<std::string>()));
+  };
+  manager::RunSummary run;
+  run.id = "run-a";
+  run.language = "python";
+  run.context = "default";
+  run.phase = wire::RunPhase::finished;
+  run.killed_by = wire::KilledBy::client;
+  check(api::encode_runs({run}, false), "Runs", "runs");
+  check(api::encode_runs({run}, true), "Commands", "commands");
+  check(api::encode(std::vector<manager::ContextInfo>(1)), "Contexts", "contexts");
+}
+
 TEST_CASE("docs/api.md names every operation and explains every code", "[server][contract]") {
   const std::string text = document("docs/api.md");
   for (const RouteEntry& entry : route_table()) {
