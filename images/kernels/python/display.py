@@ -234,6 +234,8 @@ def show(*args, **options):
 def after_import(name, module):
     if name == "matplotlib.pyplot":
         module.show = show
+        if "shell" in kernel.parts:
+            kernel.parts["shell"].add_inline_settings()
         return
     # IPython without a shell prints the repr; here its displays are results.
     module.display = display
