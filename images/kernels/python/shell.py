@@ -170,6 +170,11 @@ def remember_input(count, source, text):
     shell.history_manager.store_inputs(count, text, source)
 
 
+def remember_output(value):
+    shell.displayhook.check_for_underscore()
+    shell.displayhook.update_user_ns(value)
+
+
 def interactive(body):
     """The setting `ast_node_interactivity`: which expressions of a cell are shown beside the last."""
     setting = shell.ast_node_interactivity
