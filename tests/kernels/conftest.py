@@ -59,7 +59,7 @@ def zygote(tmp_path_factory, pytestconfig):
             listener.bind(addresses[flavour])
             listener.listen()
             process = subprocess.Popen(
-                ["/bin/bash", "-c", 'exec 3<&0 </dev/null; exec env -i PATH=/usr/bin:/bin "$@"', "bash", *argv],
+                ["/bin/bash", "-c", 'exec 3<&0 </dev/null; exec env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 "$@"', "bash", *argv],
                 stdin=listener.fileno(), stdout=subprocess.PIPE)
             stack.callback(process.wait)
             stack.callback(process.kill)

@@ -38,7 +38,7 @@ def test_the_numbers_would_be_the_same_without_reseeding(start, zygote):
     assert first.run(code).main == second.run(code).main
 
 
-def test_the_environment_is_the_configured_one_alone(start, flavour):
+def test_the_environment_is_the_zygotes_and_the_configured_one_on_top(start, flavour):
     kernel = start("python", {"GREETING": "hi", "TZ": "Asia/Tokyo", "PYTHONPATH": "/some/where"}, born=flavour)
     code = ("import os, subprocess, sys, time\n"
             "seen = dict(line.split('=', 1) for line in subprocess.run('env', capture_output=True, text=True).stdout.split())\n"
