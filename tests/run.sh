@@ -79,6 +79,8 @@ check "image host" images/host/build.sh "$root/build/images"
 check "image code_latest" images/code_latest/build.sh "$root/build/images"
 check "kernel drivers on this machine's interpreters" run_pytest tests/kernels
 check "kernel drivers in code_latest" run_pytest tests/kernels --rootfs "$root/build/images/code_latest/rootfs"
+check "kernel drivers in code_latest, forked from a zygote with its libraries" \
+  run_pytest tests/kernels --rootfs "$root/build/images/code_latest/rootfs" --born data
 check "integration and security, image code_latest" \
   run_pytest tests/integration tests/security --build build/release --images build/images --image code_latest
 check "the embedded image host" \

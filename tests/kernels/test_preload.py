@@ -38,13 +38,13 @@ def test_the_numbers_would_be_the_same_without_reseeding(start, zygote):
     assert first.run(code).main == second.run(code).main
 
 
-def test_the_environment_is_the_configured_one_alone(start, flavour):
+def test_the_environment_is_the_zygotes_and_the_configured_one_on_top(start, flavour):
     kernel = start("python", {"GREETING": "hi", "TZ": "Asia/Tokyo", "PYTHONPATH": "/some/where"}, born=flavour)
     code = ("import os, subprocess, sys, time\n"
             "seen = dict(line.split('=', 1) for line in subprocess.run('env', capture_output=True, text=True).stdout.split())\n"
             "None, sorted(seen), time.tzname, '/some/where' in sys.path")
     _, names, zone, found = ast.literal_eval(kernel.run(code).main)
-    assert set(names) - {"PWD", "SHLVL", "_"} == {"GREETING", "HOME", "LANG", "LC_ALL", "MPLBACKEND", "PATH", "PYTHONPATH", "TZ"}
+    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} == {"GREETING", "HOME", "LANG", "LC_ALL", "MPLBACKEND", "PATH", "PYTHONPATH", "TZ"}
     assert zone == ("JST", "JST") and found
     assert kernel.run("os.path.expanduser('~') == os.environ['HOME'], any(p.startswith(os.environ['HOME']) for p in sys.path)").main == \
         "(True, True)"

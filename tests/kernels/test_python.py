@@ -12,8 +12,8 @@ def test_the_namespace_is_main(python):
     assert python.run("import __main__; __main__.A is A").main == "True"
 
 
-def test_nothing_of_the_driver_is_visible(python):
-    assert python.run("sorted(n for n in dir() if not n.startswith('__'))").main == "[]"
+def test_nothing_of_the_driver_is_visible(start):
+    assert start("python", born="exec").run("sorted(n for n in dir() if not n.startswith('__'))").main == "[]"
 
 
 def test_a_semicolon_silences_and_none_is_no_result(python):

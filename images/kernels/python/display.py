@@ -50,13 +50,15 @@ def without_metadata(data):
 
 def plain(value):
     """A value's text, by IPython's printer where the image has it, so that it breaks long lines as a notebook does."""
-    if "shell" in kernel.parts:
-        printer = kernel.parts["shell"].shell.display_formatter.formatters["text/plain"]
-        return printer.__call__.__wrapped__(printer, value) if hasattr(printer.__call__, "__wrapped__") else printer(value)
-    if type(value) in kernel.PLAIN:
-        return repr(value)
-    printer = find_printer()
-    return printer.pretty(value, max_width=79) if printer is not None else repr(value)
+    try:
+        if "shell" in kernel.parts:
+            printer = kernel.parts["shell"].shell.display_formatter.formatters["text/plain"]
+            return printer.__call__.__wrapped__(printer, value)  # past what turns an error into a printed one
+        if type(value) not in kernel.PLAIN and find_printer() is not None:
+            return find_printer().pretty(value, max_width=79)
+    except Exception:
+        pass  # the value's own error comes again below, one of the printer does not
+    return repr(value)
 
 
 def find_printer():
@@ -142,9 +144,8 @@ def bundle(value, is_main=False):
         own()
         return {}
     data = {"text/plain": plain(value)}
-    shell = kernel.find_shell() if "shell" in kernel.parts else None
-    if shell is not None:
-        data.update(registered(shell, value))
+    if "shell" in kernel.parts and type(value) not in kernel.PLAIN:
+        data.update(registered(kernel.parts["shell"].shell, value))
     method = find_method(value, "_repr_mimebundle_")
     if method is not None:
         try:
@@ -234,6 +235,8 @@ def show(*args, **options):
 def after_import(name, module):
     if name == "matplotlib.pyplot":
         module.show = show
+        if "shell" in kernel.parts:
+            kernel.parts["shell"].add_inline_settings()
         return
     # IPython without a shell prints the repr; here its displays are results.
     module.display = display

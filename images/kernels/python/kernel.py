@@ -176,6 +176,14 @@ def find_shell():
     return parts["shell"].shell
 
 
+def in_shell(name, *args):
+    """What IPython does beside a cell. It lives on the tenant's builtins: broken ones must not end the kernel."""
+    try:
+        return getattr(parts["shell"], name)(*args)
+    except Exception:
+        return None
+
+
 def get_ipython():
     """IPython's shell, as in a notebook."""
     # Libraries ask for it to find out where they run. Only a cell's own call, or one by way of
@@ -496,8 +504,7 @@ def run_tree(source, tree, filename):
     namespace = tenant.__dict__
     body = tree.body
     if "shell" in parts:
-        body = parts["shell"].interactive(body)
-        tree.body = body
+        body = tree.body = in_shell("interactive", body) or body
     last = body.pop() if body and type(body[-1]) is _ast.Expr else None
     if body:
         evaluate(tree, filename, "exec", namespace)
@@ -528,7 +535,7 @@ MAX_OUTPUTS = 1000  # IPython's own bound
 
 def remember_input(source, text):
     if "shell" in parts:
-        parts["shell"].remember_input(current, source, text)
+        in_shell("remember_input", current, source, text)
         return
     names = vars(builtins)
     inputs.append(source)
@@ -538,7 +545,7 @@ def remember_input(source, text):
 
 def remember_output(value):
     if "shell" in parts:
-        parts["shell"].shell.displayhook.update_user_ns(value)
+        in_shell("remember_output", value)
         return
     names = vars(builtins)
     if value is outputs:
@@ -564,13 +571,13 @@ def one_run(count, raw):
             running = True
             source = raw.decode("utf-8")
             if "shell" in parts:
-                parts["shell"].before_cell(source)
+                in_shell("before_cell", source)
             run_cell(source, "<cell %d>" % count)
         except BaseException as error:
             failure = error
         if posix.getpid() == PID:
             if "shell" in parts:
-                parts["shell"].after_cell(failure or late_error)
+                in_shell("after_cell", failure or late_error)
             if "matplotlib.pyplot" in sys.modules:
                 load_part("display").flush_figures()
     except BaseException as error:

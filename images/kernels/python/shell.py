@@ -6,6 +6,7 @@ import ast
 import builtins
 import os
 import subprocess
+import sys
 
 from IPython.core import interactiveshell, page
 from IPython.core.displayhook import DisplayHook
@@ -148,12 +149,18 @@ def create():
             shell.user_ns[name] = value
     hook = shell.displayhook
     hook._, hook.__, hook.___ = (shell.user_ns[name] for name in ("_", "__", "___"))
+    if "matplotlib.pyplot" in sys.modules:
+        add_inline_settings()
+    return shell
+
+
+def add_inline_settings():
+    """What `%config InlineBackend` sets; display.py reads it. Loads matplotlib, so not before pyplot is there."""
     try:
         from matplotlib_inline.config import InlineBackend
-        shell.configurables.append(InlineBackend.instance(parent=shell))  # for %config; display.py reads it
     except ImportError:
-        pass
-    return shell
+        return
+    shell.configurables.append(InlineBackend.instance(parent=shell))
 
 
 # ---- around a cell, called by the driver ----------------------------------------------
@@ -161,6 +168,11 @@ def create():
 def remember_input(count, source, text):
     shell.execution_count = count
     shell.history_manager.store_inputs(count, text, source)
+
+
+def remember_output(value):
+    shell.displayhook.check_for_underscore()
+    shell.displayhook.update_user_ns(value)
 
 
 def interactive(body):
