@@ -147,10 +147,10 @@ int add_argument_rules(void* a) {
     rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, AF_UNIX), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, type)});
   // TCP and UDP by name or as the default; not MPTCP, UDP-Lite, SCTP.
   for (const scmp_datum_t family : {AF_INET, AF_INET6}) {
-    for (const scmp_datum_t protocol : {0, IPPROTO_TCP})
+    for (const scmp_datum_t protocol : {scmp_datum_t{0}, scmp_datum_t{IPPROTO_TCP}})
       rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, family), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, SOCK_STREAM),
                            SCMP_A2(SCMP_CMP_EQ, protocol)});
-    for (const scmp_datum_t protocol : {0, IPPROTO_UDP})
+    for (const scmp_datum_t protocol : {scmp_datum_t{0}, scmp_datum_t{IPPROTO_UDP}})
       rule(yes, "socket", {SCMP_A0(SCMP_CMP_EQ, family), SCMP_A1(SCMP_CMP_MASKED_EQ, kTypeMask, SOCK_DGRAM),
                            SCMP_A2(SCMP_CMP_EQ, protocol)});
   }
