@@ -343,6 +343,16 @@ std::string_view name_of(wire::KilledBy by) {
   return "";
 }
 
+std::string_view name_of(wire::KernelOrigin origin) {
+  switch (origin) {
+    case wire::KernelOrigin::running: return "running";
+    case wire::KernelOrigin::cold: return "cold";
+    case wire::KernelOrigin::zygote: return "zygote";
+    case wire::KernelOrigin::ahead: return "ahead";
+  }
+  return "";
+}
+
 std::string_view name_of(wire::ContextState state) {
   switch (state) {
     case wire::ContextState::starting: return "starting";
@@ -592,6 +602,7 @@ std::string encode(const manager::RunRecord& record) {
     }
     out["execution_count"] = done.execution_count;
     out["context_reset"] = (done.flags & wire::kContextReset) != 0;
+    out["kernel_origin"] = name_of(done.kernel_origin);
   }
   put_usage(out, done);
   return dump(out);

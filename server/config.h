@@ -20,7 +20,7 @@ struct Config {
   std::string runtime_dir = "/run/codespace";
   std::string image_dir;                  // empty: <state_dir>/images
   std::string default_image = "code_latest";
-  std::uint64_t threads = 0;              // 0: one per core, at least 2
+  std::uint64_t threads = 0;              // 0: one for every two cores, at least one
   std::uint64_t max_connections = 1024;
   std::uint64_t max_sessions = 1000;
   std::uint64_t max_file_bytes = 1ULL << 30;

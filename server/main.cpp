@@ -182,8 +182,9 @@ int serve(const Config& config) {
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
   if (::mkdir(config.state_dir.c_str(), 0750) != 0 && errno != EEXIST) return fail({ErrorCode::internal, Fault::server, errno, "make " + config.state_dir, {}});
 
-  const unsigned cores = std::max(2U, std::thread::hardware_concurrency());
-  const unsigned threads = config.threads != 0 ? static_cast<unsigned>(config.threads) : cores;
+  // A thread that is not needed costs every request a hand-over (docs/configuration.md).
+  const unsigned by_cores = std::max(1U, std::thread::hardware_concurrency() / 2);
+  const unsigned threads = config.threads != 0 ? static_cast<unsigned>(config.threads) : by_cores;
   asio::io_context io(static_cast<int>(threads));
 
   auto tls_made = make_tls(config.state_dir, config.tls_names);

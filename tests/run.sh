@@ -87,7 +87,7 @@ check "the embedded image host" \
   run_pytest tests/integration/test_sessions.py tests/integration/test_runs.py tests/integration/test_files.py --build build/release --images build/images --image host
 if [ $quick = no ]; then
   # Ratios are printed and not gated: on a busy machine they say more of the machine than of us.
-  check "benchmark" /usr/bin/python3 tests/bench/run.py --build build/release --images build/images
+  check "benchmark" /usr/bin/python3 tests/bench/run.py --quick --rounds 40 --build build/release --images build/images
 fi
 
 step "done"

@@ -181,7 +181,7 @@ Result<void> enter_small_root(const std::string& runtime_dir, const std::string&
   if (::mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m,nr_inodes=4096") != 0)
     return sys_error(errno, "mount small root");
   if (::chdir("/tmp") != 0) return sys_error(errno, "enter small root");
-  for (const char* dir : {"run", "images", "usr", "proc", "devices", "masks", "masks/dir", "templates", "newroot"}) {
+  for (const char* dir : {"run", "images", "usr", "proc", "devices", "masks", "masks/dir", "templates", "newroot", "stage", "stage/proc"}) {
     if (auto made = make_dir(dir); !made) return made;
   }
   if (auto made = make_file("masks/file"); !made) return made;

@@ -32,7 +32,7 @@ Result<void> drop_to_service_user(const Identity& identity);
 Result<void> enter_outer_namespace(const Identity& identity, const IdRange& range);
 
 /// Replaces the root by a small tmpfs: /run (runtime directory), /images, /usr (for images
-/// that use the host's), /proc, /devices (six bind sources), /masks, /templates, /newroot.
+/// that use the host's), /proc, /devices (six bind sources), /masks, /templates, /newroot, /stage.
 Result<void> enter_small_root(const std::string& runtime_dir, const std::string& images_dir);
 
 }  // namespace codespace::launcher

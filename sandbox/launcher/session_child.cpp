@@ -98,9 +98,8 @@ void mount_file_systems(const Assignment& assignment) {
   require(::mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
                   "newinstance,ptmxmode=0666,mode=0620,max=64") == 0,
           Stage::mount_dev);
-  // hidepid=ptraceable, Linux 5.8: a process sees itself and what it could trace, so not init.
-  require(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=ptraceable") == 0,
-          Stage::mount_proc);
+  // With everything that was mounted on it in stage_proc().
+  require(::mount("/stage/proc", "proc", nullptr, MS_MOVE, nullptr) == 0, Stage::mount_proc);
 }
 
 /// Lets the launcher resize what was mounted, after init gave up the right to.
@@ -163,6 +162,16 @@ void mask_proc() {
                           "proc/dynamic_debug"}) {
     if (::access(dir, F_OK) == 0) bind_read_only(kEmptyDir, dir, Stage::mask_proc);
   }
+}
+
+/// The same for every session and half of all mounts, so it is done ahead of any request.
+void stage_proc() {
+  require(::chdir(kStage) == 0, Stage::mount_proc);
+  // hidepid=ptraceable, Linux 5.8: a process sees itself and what it could trace, so not init.
+  require(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=ptraceable") == 0,
+          Stage::mount_proc);
+  forbid_nested_namespaces();
+  mask_proc();
 }
 
 void enter_root() {
@@ -265,6 +274,7 @@ void become_session(const ChildPlan& plan) {
   raise_loopback();
   require(set_resource_limits(), Stage::rlimits);
   reset_signals();
+  stage_proc();
 
   // Second part: this is the session now.
   Assignment assignment;
@@ -272,8 +282,6 @@ void become_session(const ChildPlan& plan) {
   receive(plan.launcher.get(), &assignment, sizeof assignment, &listener);
   mount_file_systems(assignment);
   if (assignment.pooled) report_disks();
-  forbid_nested_namespaces();
-  mask_proc();
   enter_root();
   arrange_descriptors(plan, listener);
   become_init_user();

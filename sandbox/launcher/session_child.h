@@ -40,5 +40,7 @@ inline constexpr char kIdsMapped = 'm';
 inline constexpr const char* kEmptyFile = "/masks/file";
 inline constexpr const char* kEmptyDir = "/masks/dir";
 inline constexpr const char* kNewRoot = "/newroot";
+/// Where a prepared child has its /proc, masked, until there is a root to move it to.
+inline constexpr const char* kStage = "/stage";
 
 }  // namespace codespace::launcher

@@ -65,6 +65,7 @@ struct Session {
   WarmUp join;                    // a kernel from a zygote
   WarmUp ahead;                   // a kernel that init starts before anybody asks
   wire::Flavour flavour{};
+  wire::Flavour next{};           // asked for while another kernel was on its way
   std::uint32_t wants_ahead = 0;  // wire::kAhead... bits
   std::array<sys::UniqueFd, 4> disks;  // pooled: contexts to resize the writable file systems with
   bool reaped = false;

@@ -9,6 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "sandbox/launcher/sessions.h"
 #include "sandbox/sys/clock.h"
 #include "sandbox/wire/codec.h"
@@ -104,7 +106,11 @@ bool Sessions::begin_ahead(Session& session, std::string_view language) {
 }
 
 bool Sessions::fork_kernel(Session& session, wire::Flavour flavour) {
-  if (session.state != SessionState::running || session.join.connection || !zygotes_.ready(session.image, flavour)) return false;
+  if (session.state != SessionState::running || session.next != wire::Flavour::none || !zygotes_.ready(session.image, flavour)) return false;
+  if (session.join.connection) {
+    session.next = flavour;  // when the one under way has arrived
+    return true;
+  }
   if (!begin_join(session, flavour)) return false;
   session.join.asked = true;
   return true;
@@ -151,6 +157,11 @@ void Sessions::settle_warm_up(Session& session, WarmUp& warm_up, bool there) {
   if (warm_up.asked) {
     warm_up.asked = false;
     on_kernel(session.key, reply_with(there ? wire::LauncherStatus::ok : wire::LauncherStatus::setup_failed, session.key));
+  }
+  if (&warm_up == &session.join && session.next != wire::Flavour::none) {
+    const wire::Flavour next = std::exchange(session.next, wire::Flavour::none);
+    session.join.asked = session.state == SessionState::running && begin_join(session, next);
+    if (!session.join.asked) on_kernel(session.key, reply_with(wire::LauncherStatus::setup_failed, session.key));
   }
   if (session.state == SessionState::warming && !session.channel && !session.join.connection && !session.ahead.connection)
     session.state = SessionState::pooled;

@@ -26,6 +26,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "sandbox/wire/setup_protocol.h"
@@ -204,6 +205,9 @@ __attribute__((noinline)) int fork_into_session(const Job* job) {
       if (kernel < 0) failure = errno;
       ::_exit(0);
     }
+    // vfork ends when B lets go of the memory, before B is gone. Ended now, A would leave it to the
+    // host's process 1, and the session could not end before that came round to reap it.
+    while (::waitpid(static_cast<pid_t>(b), nullptr, __WALL) < 0 && errno == EINTR) {}
     ::_exit(0);
   }
   if (failure != 0) return errno = failure, -1;
