@@ -11,7 +11,7 @@ import host
 from client import output_bytes
 
 RECORD = {"run_id", "session_id", "language", "context", "status", "outcome", "stdout", "stderr", "stdout_truncated", "stderr_truncated",
-          "stdout_bytes", "stderr_bytes", "results", "results_truncated", "execution_count", "context_reset", "started_at",
+          "stdout_bytes", "stderr_bytes", "results", "results_truncated", "execution_count", "context_reset", "kernel_origin", "started_at",
           "duration_ms", "queue_ms", "cpu_ms", "memory_peak_bytes", "pids_peak"}
 
 
