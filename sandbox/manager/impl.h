@@ -149,6 +149,8 @@ class SessionManager::Impl {
   Result<bool> begin_switch(const SessionPtr& session, SessionStatus to);
   void drop_reservation(const SessionPtr& session);
   Task<ImageInfo> find_image(std::string name);
+  /// Now, but later than the creation before it, so that a list is in the order of creation.
+  std::int64_t next_creation_ms();
   Result<SessionPtr> reserve(const SessionRow& row);
   /// In memory and of this owner; null otherwise.
   SessionPtr find_live(const std::string& owner, const wire::SessionKey& key);
@@ -207,6 +209,7 @@ class SessionManager::Impl {
 
   mutable std::mutex mutex_;
   std::map<wire::SessionKey, SessionPtr> sessions_;  // every one that has not ended
+  std::int64_t last_creation_ms_ = 0;
 
   std::atomic<bool> launcher_up_{false};
   async::DeadlineQueue deadlines_;

@@ -63,10 +63,20 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
   row.info.limits = spec.limits;
   row.info.idle_timeout = spec.idle_timeout;
   row.info.max_lifetime = spec.max_lifetime;
-  row.info.created_at_ms = row.info.last_used_at_ms = sys::wall_ms();
+  row.info.created_at_ms = next_creation_ms();
+  row.info.last_used_at_ms = row.info.created_at_ms;
   if (claim) claim->object = row.key;
   auto work = create_now(std::move(row), spec.flavour, std::move(claim));
   co_return co_await finish_anyway(std::move(work));
+}
+
+std::int64_t SessionManager::Impl::next_creation_ms() {
+  const std::lock_guard lock(mutex_);
+  const std::int64_t now = sys::wall_ms();
+  // A clock that was set back by more than this is believed.
+  const bool same_burst = now <= last_creation_ms_ && last_creation_ms_ - now < 1000;
+  last_creation_ms_ = same_burst ? last_creation_ms_ + 1 : now;
+  return last_creation_ms_;
 }
 
 Result<SessionManager::Impl::SessionPtr> SessionManager::Impl::reserve(const SessionRow& row) {
@@ -252,7 +262,7 @@ Result<SessionPage> SessionManager::Impl::list_live(const SessionQuery& query) {
     if (!position) return std::unexpected(position.error());
     after = *position;
   }
-  // Newest first; of those made in the same millisecond, by key.
+  // Newest first; by key where the clock was set back.
   const auto place = [](const Session& s) { return std::pair(-s.info.created_at_ms, s.key); };
   const auto matches = [&query](const SessionInfo& info) {
     if (info.owner != query.owner || (query.status && info.status != *query.status)) return false;
