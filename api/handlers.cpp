@@ -223,7 +223,8 @@ Handlers::Reply Handlers::move(Caller caller, std::string id, std::string body) 
 
 Handlers::Reply Handlers::remove_file(Caller caller, std::string id, std::string path, bool recursive) {
   if (auto checked = check_path(path); !checked) co_return std::unexpected(checked.error());
-  auto removed = co_await manager_.remove_file(std::move(caller.owner), std::move(id), std::move(path), recursive);
+  const auto scope = recursive ? manager::RemoveScope::tree : manager::RemoveScope::file_or_empty_directory;
+  auto removed = co_await manager_.remove_file(std::move(caller.owner), std::move(id), std::move(path), scope);
   co_return empty(removed);
 }
 

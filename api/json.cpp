@@ -34,29 +34,8 @@ std::string pointer_step(std::string_view key) {
   return out;
 }
 
-/// Nesting of the text, counted before anything is built from it.
-unsigned depth_of(std::string_view text) {
-  unsigned depth = 0;
-  unsigned deepest = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
 Result<json> parse_object(const std::string& body) {
-  if (depth_of(body) > kMaxJsonDepth)
+  if (json_depth(body) > kMaxJsonDepth)
     return client_error(ErrorCode::invalid_request, "the JSON is nested deeper than 32 levels");
   std::vector<std::set<std::string>> keys;
   std::string duplicate;
@@ -305,11 +284,6 @@ std::string to_utf8(std::string_view s, bool& exact) {
   return out;
 }
 
-std::string clean(std::string_view s) {
-  bool exact;
-  return to_utf8(s, exact);
-}
-
 std::string dump(const ordered_json& value) {
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
@@ -459,6 +433,31 @@ ordered_json entry_json(const manager::FileEntry& e, const std::string& path) {
 }
 
 }  // namespace
+
+std::string clean(std::string_view bytes) {
+  bool exact;
+  return to_utf8(bytes, exact);
+}
+
+unsigned json_depth(std::string_view text) {
+  unsigned depth = 0;
+  unsigned deepest = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return deepest;
+}
 
 Result<manager::SessionSpec> decode_session(const std::string& body, std::chrono::seconds idle_timeout, std::chrono::seconds max_lifetime) {
   manager::SessionSpec spec;

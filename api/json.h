@@ -70,6 +70,10 @@ struct Problem {
 };
 std::string encode(const Problem& problem);
 
+/// The text with every byte that is not UTF-8 replaced by U+FFFD.
+std::string clean(std::string_view bytes);
+/// Nesting of a JSON text, counted before anything is built from it.
+unsigned json_depth(std::string_view text);
 /// Milliseconds since the epoch as RFC 3339 in UTC, e.g. 2026-01-31T12:00:00.123Z.
 std::string rfc3339(std::int64_t wall_ms);
 std::string_view name_of(manager::SessionStatus status);

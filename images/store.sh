@@ -37,6 +37,8 @@ write_fixed_files() {
     [[ -d $rootfs/$dir ]] || mkdir -p "$rootfs/$dir"
     chmod 0755 "$rootfs/$dir"
   done
+  # Programs written for AgentBay's images name the home there.
+  ln -sfn sandbox "$rootfs/home/wuying"
   cat >"$rootfs/etc/passwd" <<'EOF'
 root:x:0:0:root:/root:/bin/bash
 sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/bash

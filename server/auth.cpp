@@ -40,6 +40,10 @@ std::optional<std::string> Auth::check(std::string_view authorization, std::stri
       bearer = bearer && std::tolower(static_cast<unsigned char>(authorization[i])) == kScheme[i];
     if (bearer) key = authorization.substr(kScheme.size());
   }
+  return check_key(key);
+}
+
+std::optional<std::string> Auth::check_key(std::string_view key) const {
   if (key.empty() || key.size() > 256) return std::nullopt;
   std::shared_ptr<const std::vector<KeyDigest>> keys;
   {

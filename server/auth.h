@@ -28,8 +28,10 @@ Digest digest_of(std::string_view key);
 class Auth {
  public:
   void set_keys(std::vector<KeyDigest> keys);
-  /// The id of the key in the headers, if it is one of ours. `authorization` is the value of
-  /// that header ("Bearer ..."), `api_key` that of X-API-Key; either may be empty.
+  /// The id of the key, if it is one of ours.
+  [[nodiscard]] std::optional<std::string> check_key(std::string_view key) const;
+  /// The same of the key in the headers: `authorization` is the value of that header
+  /// ("Bearer ..."), `api_key` that of X-API-Key; either may be empty.
   [[nodiscard]] std::optional<std::string> check(std::string_view authorization, std::string_view api_key) const;
 
  private:

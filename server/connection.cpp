@@ -32,11 +32,14 @@ constexpr std::uint32_t kHeaderBytes = 32U << 10;
 constexpr std::size_t kTargetBytes = 8U << 10;
 constexpr std::size_t kMaxFields = 100;
 constexpr std::uint64_t kJsonBytes = 4U << 20;
+constexpr std::uint64_t kFormBytes = 64U << 20;           // percent encoding can make nine bytes of one
+constexpr std::uint64_t kAllFormBytes = 512U << 20;       // of all connections together
 constexpr std::size_t kPiece = 128U << 10;      // of a streamed body
 constexpr auto kHandshakeTime = 10s;
 constexpr auto kHeaderTime = 10s;
 constexpr auto kIdleTime = 60s;
 constexpr auto kJsonBodyTime = 30s;
+constexpr auto kFormBodyTime = 60s;
 constexpr auto kPieceTime = 30s;                // for each piece: a minimum rate of 4 KiB/s
 constexpr auto kWriteTime = 30s;
 constexpr auto kLingerTime = 5s;                // after a refusal, for what is still on its way
@@ -68,11 +71,48 @@ struct Exchange {
   manager::TimePoint arrived;
   bool keep_alive = true;
   bool head = false;
+  bool rpc = false;             // errors speak the RPC's envelope
+};
+
+/// The RPC's one address. One client sends one action as a GET; without an action it is a person who looks.
+bool is_rpc(http::verb method, std::string_view target) {
+  if (method == http::verb::post) return target == "/" || target.starts_with("/?");
+  return method == http::verb::get && target.starts_with("/?") && target.find("Action=") != std::string_view::npos;
+}
+
+/// `https://host:port` of the request, as far as that can stand in an address.
+std::string endpoint_of(std::string_view host, bool tls) {
+  // A client was seen to send its endpoint with the scheme as Host.
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (host.starts_with(scheme)) host.remove_prefix(scheme.size());
+  }
+  constexpr std::string_view kHostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]";
+  const bool usable = !host.empty() && host.size() <= 255 && host.find_first_not_of(kHostCharacters) == std::string_view::npos;
+  return (tls ? "https://" : "http://") + (usable ? std::string(host) : "localhost");
+}
+
+/// What this connection holds of the bound on forms; given back when it leaves.
+class FormShare {
+ public:
+  explicit FormShare(std::atomic<std::uint64_t>& all) : all_(all) {}
+  FormShare(const FormShare&) = delete;
+  FormShare& operator=(const FormShare&) = delete;
+  ~FormShare() { all_.fetch_sub(held_); }
+  bool take(std::uint64_t bytes) {
+    held_ += bytes;
+    return all_.fetch_add(bytes) + bytes <= kAllFormBytes;
+  }
+
+ private:
+  std::atomic<std::uint64_t>& all_;
+  std::uint64_t held_ = 0;
 };
 
 template <class Stream>
 class Session {
  public:
+  static constexpr bool kTls = !std::is_same_v<Stream, beast::tcp_stream>;
+
   Session(Stream& stream, beast::flat_buffer buffer, ConnectionContext& context)
       : stream_(stream), buffer_(std::move(buffer)), context_(context) {}
 
@@ -150,8 +190,10 @@ class Session {
     x.request_id = accept_request_id(header["X-Request-Id"]);
     if (x.target.size() > kTargetBytes)
       co_return co_await refuse(x, 414, "target_too_long", "The address is too long", "the request target is longer than 8 KiB");
+    x.rpc = is_rpc(x.method, x.target);
     if (static_cast<std::size_t>(std::distance(header.begin(), header.end())) > kMaxFields)
       co_return co_await refuse(x, 431, "header_too_large", "The header is too large", "the request has more than 100 header fields");
+    if (x.rpc) co_return co_await serve_rpc(x);
     auto target = parse_target(x.target);
     if (!target) co_return co_await refuse(x, target.error());
 
@@ -249,6 +291,84 @@ class Session {
       }
     }
     co_return true;
+  }
+
+  // --- the RPC --------------------------------------------------------------------------------
+
+  awaitable<bool> serve_rpc(Exchange& x) {
+    x.route = "/";
+    FormShare share(context_.form_bytes);
+    std::string body;
+    if (!co_await take_form(x, share, body)) co_return false;
+    api::RpcRequest request;
+    // What is in both counts as the body has it.
+    const std::size_t question = x.target.find('?');
+    auto parsed = request.parameters.add(question == std::string::npos ? std::string_view() : std::string_view(x.target).substr(question + 1));
+    if (parsed) parsed = request.parameters.add(body);
+    if (!parsed) co_return co_await refuse(x, parsed.error());
+    body = {};
+    const std::string action = request.parameters.text("Action");
+    if (api::Rpc::knows(action)) x.route = "/?Action=" + action;
+    x.session_id = request.parameters.text("SessionId");
+    const auto owner = context_.auth.check_key(request.parameters.key());
+    if (!owner)
+      co_return co_await refuse_with(x, ErrorCode::unauthorized,
+                                     "not logged in: the API key is missing or not one of this server; set AGENTBAY_API_KEY to the key that `codespaced env` prints");
+    x.owner = *owner;
+    request.caller.owner = x.owner;
+    request.caller.arrived = x.arrived;
+    request.request_id = x.request_id;
+    request.endpoint = endpoint_of(parser_->get()[http::field::host], kTls);
+    lowest().expires_after(kWorkTime);
+    auto reply = co_await context_.rpc.call(std::move(request));
+    co_return co_await send_rpc(x, std::move(reply));
+  }
+
+  /// The whole form. False: answered and to be closed.
+  awaitable<bool> take_form(Exchange& x, FormShare& share, std::string& body) {
+    const auto length = parser_->content_length();
+    if (length && *length > kFormBytes) {
+      x.keep_alive = false;
+      co_await refuse_with(x, ErrorCode::payload_too_large, "the form has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(kFormBytes) + "; send a large file in pieces");
+      co_return false;
+    }
+    if (parser_->is_done()) co_return true;
+    const std::string type = lower(parser_->get()[http::field::content_type]);
+    if (!type.empty() && !type.starts_with("application/x-www-form-urlencoded")) {
+      x.keep_alive = false;
+      co_await refuse_with(x, ErrorCode::unsupported_media_type, "send the parameters as a form with `Content-Type: application/x-www-form-urlencoded`");
+      co_return false;
+    }
+    co_await continue_if_expected();
+    lowest().expires_after(kFormBodyTime);
+    while (!parser_->is_done()) {
+      auto piece = co_await next_piece();
+      if (!piece) {
+        if (body_error_.category() == make_error_code(http::error::bad_chunk).category())
+          co_await refuse_body_with(x, ErrorCode::invalid_request, "the body is not valid: " + body_error_.message());
+        co_return false;
+      }
+      body += *piece;
+      const bool fits = body.size() <= kFormBytes;
+      if (fits && share.take(piece->size())) continue;
+      x.keep_alive = false;
+      if (fits) co_await refuse_with(x, ErrorCode::overloaded, "too many large requests at once; send it again in a moment");
+      else co_await refuse_with(x, ErrorCode::payload_too_large, "the form has more than " + std::to_string(kFormBytes) + " bytes; send a large file in pieces");
+      co_return false;
+    }
+    co_return true;
+  }
+
+  awaitable<bool> send_rpc(Exchange& x, api::RpcReply reply) {
+    if (reply.fault)
+      context_.log.error("request failed request_id={} session_id={} code={} errno={} what=\"{}\"", x.request_id, printable(x.session_id), reply.code,
+                         reply.fault->sys_errno, reply.fault->what);
+    x.code = reply.code;
+    Response response;
+    response.status = reply.status;
+    response.body = std::move(reply.body);
+    if (response.status == 429 || response.status == 503) response.headers.emplace_back("Retry-After", "1");
+    co_return co_await send(x, std::move(response));
   }
 
   awaitable<bool> serve_upload(Exchange& x, RoutedRequest request) {
@@ -393,6 +513,14 @@ class Session {
   }
 
   awaitable<bool> send_problem(Exchange& x, api::Problem problem) {
+    if (x.rpc) {
+      Error error;
+      error.code = problem.status == 414 || problem.status == 431 ? ErrorCode::payload_too_large : ErrorCode::invalid_request;
+      error.fault = Fault::client;
+      error.what = std::move(problem.detail);
+      auto reply = api::rpc_error(error, x.request_id);
+      co_return co_await send_rpc(x, std::move(reply));
+    }
     problem.request_id = x.request_id;
     problem.instance = x.target.substr(0, 256);
     x.code = problem.code;
@@ -437,6 +565,10 @@ class Session {
 
   awaitable<bool> refuse(Exchange& x, Error error) {
     if (!parser_->is_done()) x.keep_alive = false;
+    if (x.rpc) {
+      auto reply = api::rpc_error(error, x.request_id);
+      co_return co_await send_rpc(x, std::move(reply));
+    }
     const PublicError shown = public_error(error.code);
     api::Problem problem;
     problem.status = static_cast<int>(shown.status);

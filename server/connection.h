@@ -3,12 +3,14 @@
 // strand; nothing of it is touched by another thread.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <memory>
 #include <spdlog/logger.h>
 
+#include "api/rpc.h"
 #include "server/auth.h"
 #include "server/router.h"
 
@@ -17,9 +19,12 @@ namespace codespace::server {
 /// What all connections share; owned by main.
 struct ConnectionContext {
   Router& router;
+  api::Rpc& rpc;
   const Auth& auth;
   spdlog::logger& log;
   std::uint64_t max_file_bytes = 0;
+  /// Bytes of RPC forms being taken in over all connections: they come before their key does.
+  std::atomic<std::uint64_t>& form_bytes;
 };
 
 /// Serves the socket until it is closed. `tls` is held for the connection's life, so a reload

@@ -200,7 +200,9 @@ int serve(const Config& config) {
 
   api::Handlers handlers(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
   Router router(handlers);
-  const ConnectionContext context{router, auth, *log, config.max_file_bytes};
+  api::Rpc rpc(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
+  std::atomic<std::uint64_t> form_bytes{0};
+  const ConnectionContext context{router, rpc, auth, *log, config.max_file_bytes, form_bytes};
   async::TaskGroup connections([&](std::exception_ptr escaped) {
     try {
       std::rethrow_exception(escaped);

@@ -30,7 +30,7 @@ ALLOWED = {
     ("sandbox/manager/images.cpp", "nlohmann/json.hpp"): "image.json is read here and nowhere else",
     ("server/main.cpp", "sandbox/manager/"): "the composition root builds the session manager",
 }
-JSON_ONLY_IN = {"api/json.cpp", "server/config.cpp", "server/main.cpp", "sandbox/manager/images.cpp"}
+JSON_ONLY_IN = {"api/json.cpp", "api/rpc.cpp", "api/tool_args.cpp", "api/tools.cpp", "api/run_tools.cpp", "api/file_tools.cpp", "server/config.cpp", "server/main.cpp", "sandbox/manager/images.cpp"}
 
 
 def allowed(path, header):
@@ -52,6 +52,12 @@ for folder, (ours, never) in RULES.items():
                     failures.append(f"{path} includes {header}: {folder} may use only {sorted(ours)}")
             elif re.search(never, f"<{header}>"):
                 failures.append(f"{path} includes <{header}>, which {folder} must never use")
+
+for folder in ("api", "server", "sandbox"):
+    for source in (ROOT / folder).rglob("*.*"):
+        path = str(source.relative_to(ROOT))
+        if path not in JSON_ONLY_IN and source.suffix in (".h", ".cpp") and "<nlohmann/" in source.read_text():
+            failures.append(f"{path} includes the JSON library: only {sorted(JSON_ONLY_IN)} may")
 
 for source in (ROOT / "sandbox").rglob("*.cpp"):
     path = str(source.relative_to(ROOT))

@@ -38,6 +38,8 @@ constexpr std::uint64_t kTransferLimitNs = 600 * sys::kNsPerSecond;
 constexpr std::uint64_t kWorkLimitNs = 30 * sys::kNsPerSecond;
 constexpr std::uint32_t kMaxDepth = 64;
 constexpr std::uint32_t kMaxEntries = 100'000;
+constexpr std::uint32_t kMaxSearchDepth = 200;  // each level holds a descriptor
+constexpr std::uint32_t kMaxPatterns = 64;
 constexpr long kProcMagic = 0x9fa0;  // PROC_SUPER_MAGIC
 /// Magic links of /proc lead to descriptors and programs of whoever resolves them: us.
 constexpr std::uint64_t kResolve = RESOLVE_NO_MAGICLINKS;
@@ -85,15 +87,13 @@ void send_frame(InitReply type, const wire::Writer& w) {
 
 [[noreturn]] void refuse_errno(const char* call) { refuse(Refusal::file_error, errno, call); }
 
-std::int64_t mtime_ns(const struct stat& st) {
-  return static_cast<std::int64_t>(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec;
-}
+std::int64_t nanoseconds(const timespec& t) { return static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec; }
 
 [[noreturn]] void finish(std::uint64_t transferred, const struct stat* st, bool truncated = false) {
   wire::Writer w;
   w.u64(transferred);
   w.u64(st != nullptr ? static_cast<std::uint64_t>(st->st_size) : 0);
-  w.i64(st != nullptr ? mtime_ns(*st) : 0);
+  w.i64(st != nullptr ? nanoseconds(st->st_mtim) : 0);
   w.u8(truncated ? 1 : 0);
   send_frame(InitReply::file_done, w);
   leave(0);
@@ -106,7 +106,7 @@ FileKind kind_of(const struct stat& st) {
   return FileKind::other;
 }
 
-void send_entry(const std::string& name, const struct stat& st, const std::string& link_target) {
+void send_entry(const std::string& name, const struct stat& st, const std::string& link_target, std::int64_t btime_ns = 0) {
   wire::Writer w;
   w.bytes(name);
   w.u8(static_cast<std::uint8_t>(kind_of(st)));
@@ -114,7 +114,11 @@ void send_entry(const std::string& name, const struct stat& st, const std::strin
   w.u32(st.st_mode);
   w.u32(st.st_uid);
   w.u32(st.st_gid);
-  w.i64(mtime_ns(st));
+  w.i64(nanoseconds(st.st_mtim));
+  w.i64(nanoseconds(st.st_ctim));
+  w.i64(nanoseconds(st.st_atim));
+  w.i64(btime_ns);
+  w.u64(st.st_ino);
   w.bytes(link_target);
   send_frame(InitReply::entry, w);
 }
@@ -196,8 +200,11 @@ UniqueFd open_directory(const std::string& path) {
   UniqueFd file(sys::openat2(AT_FDCWD, path.c_str(), static_cast<std::uint64_t>(O_PATH | (follow ? 0 : O_NOFOLLOW)), kResolve));
   if (!file) refuse_errno("stat");
   struct stat st {};
+  struct statx more {};
   if (::fstat(file.get(), &st) != 0) refuse_errno("stat");
-  send_entry(path, st, S_ISLNK(st.st_mode) ? link_target_at(file.get(), "") : "");
+  const bool has_birth = ::statx(file.get(), "", AT_EMPTY_PATH, STATX_BTIME, &more) == 0 && (more.stx_mask & STATX_BTIME) != 0;
+  const std::int64_t btime_ns = has_birth ? more.stx_btime.tv_sec * 1'000'000'000 + more.stx_btime.tv_nsec : 0;
+  send_entry(path, st, S_ISLNK(st.st_mode) ? link_target_at(file.get(), "") : "", btime_ns);
   finish(0, &st);
 }
 
@@ -248,6 +255,63 @@ void list_directory(UniqueFd dir, const std::string& prefix, std::uint32_t depth
     refuse(Refusal::bad_request, 0, "file_list");
   list_directory(open_directory(path), "", 1, listing);
   finish(listing.sent, nullptr, listing.truncated);
+}
+
+struct Search {
+  std::string pattern;
+  std::vector<std::string> excluded;
+  std::uint32_t max_entries = 0;
+  std::uint32_t sent = 0;
+  bool truncated = false;
+};
+
+bool left_out(const Search& search, const std::string& name, const std::string& path) {
+  return std::ranges::any_of(search.excluded, [&](const std::string& pattern) { return matches(pattern, name) || matches(pattern, path); });
+}
+
+/// Entries are sent as they are met, so that a directory of a million costs no memory here.
+void search_directory(UniqueFd dir, const std::string& prefix, std::uint32_t depth, Search& search) {
+  struct statfs fs {};
+  if (::fstatfs(dir.get(), &fs) != 0 || fs.f_type == kProcMagic) return;  // endless, and no files of the tenant's
+  DIR* d = ::fdopendir(dir.release());
+  if (d == nullptr) refuse_errno("search");
+  while (const dirent* e = ::readdir(d)) {
+    const std::string name = e->d_name;
+    if (name == "." || name == "..") continue;
+    const std::string shown = prefix + name;
+    if (left_out(search, name, shown)) continue;
+    struct stat st {};
+    if (::fstatat(::dirfd(d), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) continue;  // gone meanwhile
+    if (matches(search.pattern, name)) {
+      if (search.sent == search.max_entries) {
+        search.truncated = true;
+        break;
+      }
+      send_entry(shown, st, "");
+      ++search.sent;
+    }
+    if (!S_ISDIR(st.st_mode)) continue;
+    if (depth == kMaxSearchDepth) {
+      search.truncated = true;
+      continue;
+    }
+    UniqueFd child(sys::openat2(::dirfd(d), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, kResolve));
+    if (child) search_directory(std::move(child), shown + "/", depth + 1, search);  // unreadable ones are just passed by
+    if (search.sent == search.max_entries && search.truncated) break;
+  }
+  ::closedir(d);
+}
+
+[[noreturn]] void file_search(wire::Reader& r) {
+  const std::string path = checked_path(r.bytes());
+  Search search;
+  search.pattern = r.bytes();
+  const std::uint32_t count = r.u32();
+  for (std::uint32_t i = 0; i < count && i < kMaxPatterns && r.ok(); ++i) search.excluded.emplace_back(r.bytes());
+  search.max_entries = r.u32();
+  if (!r.done() || count > kMaxPatterns || search.max_entries > kMaxEntries) refuse(Refusal::bad_request, 0, "file_search");
+  search_directory(open_directory(path), "", 1, search);
+  finish(search.sent, nullptr, search.truncated);
 }
 
 // --- writing ------------------------------------------------------------------------------------
@@ -472,12 +536,14 @@ void remove_tree(int parent, const std::string& name) {
 
 [[noreturn]] void file_remove(wire::Reader& r) {
   const std::string path = checked_path(r.bytes());
-  const bool recursive = r.u32() != 0;
+  const std::uint32_t flags = r.u32();
+  const bool recursive = (flags & wire::file_remove_recursive) != 0;
   if (!r.done()) refuse(Refusal::bad_request, 0, "file_remove");
   const Split target = split(path);
   const UniqueFd dir = open_directory(target.dir);
   if (::unlinkat(dir.get(), target.name.c_str(), 0) == 0) finish(0, nullptr);
   if (errno != EISDIR && errno != EPERM) refuse_errno("remove");
+  if ((flags & wire::file_remove_file_only) != 0) refuse(Refusal::is_directory, 0, "");
   if (::unlinkat(dir.get(), target.name.c_str(), AT_REMOVEDIR) == 0) finish(0, nullptr);
   if ((errno != ENOTEMPTY && errno != EEXIST) || !recursive) refuse_errno("remove");
   remove_tree(dir.get(), target.name);
@@ -486,9 +552,32 @@ void remove_tree(int parent, const std::string& name) {
 
 }  // namespace
 
+bool matches(std::string_view pattern, std::string_view name) {
+  std::size_t p = 0;
+  std::size_t n = 0;
+  std::size_t star = std::string_view::npos;  // the last `*`, and how much of the name it was given
+  std::size_t taken = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      taken = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++taken;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
 bool is_file_request(std::uint32_t type) {
   return type >= static_cast<std::uint32_t>(InitRequest::file_read) &&
-         type <= static_cast<std::uint32_t>(InitRequest::file_remove);
+         type <= static_cast<std::uint32_t>(InitRequest::file_search);
 }
 
 bool writes_file_data(std::uint32_t type) {
@@ -516,6 +605,7 @@ void serve_file_request(int connection, std::uint32_t type, std::string_view pay
     case InitRequest::file_mkdir: file_mkdir(r);
     case InitRequest::file_move: file_move(r);
     case InitRequest::file_remove: file_remove(r);
+    case InitRequest::file_search: file_search(r);
     default: refuse(Refusal::bad_request, 0, "unknown request");
   }
 }

@@ -20,6 +20,10 @@ bool writes_file_data(std::uint32_t type);
 /// Longest that one file request may take, in nanoseconds: transfers, and everything else.
 std::uint64_t file_time_limit_ns(std::uint32_t type);
 
+/// Whether `name` is of the pattern, in which `*` stands for any bytes and `?` for one; nothing
+/// else is special. Time is bounded by the product of the lengths.
+bool matches(std::string_view pattern, std::string_view name);
+
 /// The helper's life: becomes the file tenant, does the work, answers on `connection` and
 /// exits. `payload` is the request; `early` are bytes of later frames already received.
 [[noreturn]] void serve_file_request(int connection, std::uint32_t type, std::string_view payload,

@@ -91,8 +91,8 @@ void Kernel::next() {
 void Kernel::start() {
   queue_.front()->started_ns = sys::monotonic_ns();  // what follows is its start, not its wait
   origin_ = wire::KernelOrigin::cold;
-  configured_ = true;
-  if (!launch(queue_.front()->request().env)) return;
+  env_ = queue_.front()->request().env;
+  if (!launch(env_)) return;
   // The first run does not wait for `ready`: its code is sent at once and read by the
   // driver when it is up. One round trip less, and its deadline covers the start.
   const std::shared_ptr<Run> run = queue_.front();
@@ -146,7 +146,7 @@ void Kernel::open_channels(JoinerEnds ends) {
 void Kernel::start_ahead(Settled settled) {
   settled_ = std::move(settled);
   origin_ = wire::KernelOrigin::ahead;
-  configured_ = false;
+  env_.clear();
   (void)launch({});
 }
 
@@ -156,7 +156,7 @@ std::string Kernel::expect_joiner(JoinerEnds ends, Settled settled) {
   group_ = std::move(group);
   settled_ = std::move(settled);
   origin_ = wire::KernelOrigin::zygote;
-  configured_ = false;
+  env_.clear();
   joining_ = true;
   state_ = State::starting;
   open_channels(std::move(ends));
@@ -293,16 +293,16 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   run->done.kernel_origin = execution_count_ == 1 ? origin_ : wire::KernelOrigin::running;
   outbound_.clear();
   outbound_sent_ = 0;
-  if (!std::exchange(configured_, true)) {
-    // The session's environment was not known when this interpreter was made.
-    const Env& env = run->request().env;
+  if (const Env& env = run->request().env; env != env_) {
+    // Not known when this interpreter was made, or given to the session since.
     wire::Writer w;
     w.u32(static_cast<std::uint32_t>(env.size()));
     for (const auto& [name, value] : env) {
       w.bytes(name);
       w.bytes(value);
     }
-    if (!env.empty()) outbound_ = w.frame(kConfigure);
+    outbound_ = w.frame(kConfigure);
+    env_ = env;
   }
   wire::Writer w;
   w.u32(execution_count_);

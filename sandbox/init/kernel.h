@@ -113,7 +113,7 @@ class Kernel {
   Settled settled_;
   bool joining_ = false;          // its process is not known yet
   bool stopped_ = false;          // by us, after a run that was ended by force
-  bool configured_ = false;       // it has the session's environment
+  Env env_;                       // the session's, as it has it
   wire::KernelOrigin origin_ = wire::KernelOrigin::cold;
   bool had_context_ = false;      // an earlier interpreter existed: the next run says context_reset
   std::uint32_t generation_ = 0;

@@ -17,6 +17,8 @@ constexpr auto kStepPatience = 30s;
 constexpr std::uint32_t kMaxDepth = 64;
 constexpr std::uint32_t kMaxEntries = 10'000;
 constexpr std::size_t kMaxListingBytes = 8U << 20;
+constexpr std::size_t kMaxPatterns = 64;
+constexpr std::size_t kMaxPatternBytes = 4096;
 
 TimePoint step_limit() { return std::chrono::steady_clock::now() + kStepPatience; }
 
@@ -31,9 +33,13 @@ std::optional<FileEntry> decode_entry(std::span<const char> payload) {
   const std::uint8_t kind = reader.u8();
   entry.size = reader.u64();
   entry.mode = reader.u32();
-  (void)reader.u32();  // uid and gid: always the session's user, as far as anybody can tell
-  (void)reader.u32();
+  entry.uid = reader.u32();
+  entry.gid = reader.u32();
   entry.mtime_ns = reader.i64();
+  entry.ctime_ns = reader.i64();
+  entry.atime_ns = reader.i64();
+  entry.btime_ns = reader.i64();
+  entry.inode = reader.u64();
   entry.link_target = reader.bytes();
   if (!reader.done() || kind < static_cast<std::uint8_t>(wire::FileKind::regular) ||
       kind > static_cast<std::uint8_t>(wire::FileKind::other))
@@ -166,6 +172,34 @@ class InitFileWriter final : public FileWriter {
 
 }  // namespace
 
+namespace {
+
+/// Entries until the closing frame.
+Task<FileListing> take_listing(FileLink link) {
+  FileListing listing;
+  std::size_t bytes = 0;
+  for (;;) {
+    const auto frame = co_await link.next();
+    if (!frame) co_return std::unexpected(frame.error());
+    if (frame->type == wire::InitReply::file_done) {
+      const auto done = decode_file_done(frame->payload);
+      if (!done) co_return std::unexpected(co_await link.explain(LinkFault::malformed));
+      listing.truncated = done->truncated;
+      co_return listing;
+    }
+    auto entry = frame->type == wire::InitReply::entry ? decode_entry(frame->payload) : std::nullopt;
+    if (!entry) co_return std::unexpected(co_await link.explain(LinkFault::malformed));
+    bytes += sizeof(FileEntry) + entry->name.size() + entry->link_target.size();
+    if (listing.entries.size() >= kMaxEntries || bytes > kMaxListingBytes) {
+      listing.truncated = true;
+      co_return listing;
+    }
+    listing.entries.push_back(std::move(*entry));
+  }
+}
+
+}  // namespace
+
 // --- the calls ------------------------------------------------------------------------------------
 
 Task<FileLink> SessionManager::Impl::open_file_link(std::string owner, std::string session_id,
@@ -259,26 +293,34 @@ Task<FileListing> SessionManager::Impl::list_files(std::string owner, std::strin
       co_await open_file_link(std::move(owner), std::move(session_id),
                               frame_of(writer, wire::InitRequest::file_list), std::move(asked), "list files");
   if (!link) co_return std::unexpected(link.error());
-  FileListing listing;
-  std::size_t bytes = 0;
-  for (;;) {
-    const auto frame = co_await link->next();
-    if (!frame) co_return std::unexpected(frame.error());
-    if (frame->type == wire::InitReply::file_done) {
-      const auto done = decode_file_done(frame->payload);
-      if (!done) co_return std::unexpected(co_await link->explain(LinkFault::malformed));
-      listing.truncated = done->truncated;
-      co_return listing;
-    }
-    auto entry = frame->type == wire::InitReply::entry ? decode_entry(frame->payload) : std::nullopt;
-    if (!entry) co_return std::unexpected(co_await link->explain(LinkFault::malformed));
-    bytes += sizeof(FileEntry) + entry->name.size() + entry->link_target.size();
-    if (listing.entries.size() >= kMaxEntries || bytes > kMaxListingBytes) {
-      listing.truncated = true;
-      co_return listing;
-    }
-    listing.entries.push_back(std::move(*entry));
+  co_return co_await take_listing(std::move(*link));
+}
+
+Task<FileListing> SessionManager::Impl::search_files(std::string owner, std::string session_id, std::string path,
+                                                     std::string pattern, std::vector<std::string> excluded) {
+  if (auto ok = check_path(path, "path"); !ok) co_return std::unexpected(ok.error());
+  if (excluded.size() > kMaxPatterns)
+    co_return client_error(ErrorCode::invalid_request, "there are " + std::to_string(excluded.size()) +
+                                                           " patterns to leave out; allowed are at most " + std::to_string(kMaxPatterns));
+  for (const std::string& text : excluded) {
+    if (text.size() > kMaxPatternBytes) pattern = text;  // the check below refuses it
   }
+  if (pattern.size() > kMaxPatternBytes)
+    co_return client_error(ErrorCode::invalid_request, "a pattern has " + std::to_string(pattern.size()) +
+                                                           " bytes; allowed are at most " + std::to_string(kMaxPatternBytes));
+  wire::Writer writer;
+  writer.bytes(path);
+  writer.bytes(pattern);
+  writer.u32(static_cast<std::uint32_t>(excluded.size()));
+  for (const std::string& text : excluded) writer.bytes(text);
+  writer.u32(kMaxEntries);
+  Asked asked;
+  asked.path = std::move(path);
+  auto link =
+      co_await open_file_link(std::move(owner), std::move(session_id),
+                              frame_of(writer, wire::InitRequest::file_search), std::move(asked), "search files");
+  if (!link) co_return std::unexpected(link.error());
+  co_return co_await take_listing(std::move(*link));
 }
 
 Task<void> SessionManager::Impl::simple_file_work(std::string owner, std::string session_id,
@@ -317,10 +359,11 @@ Task<void> SessionManager::move(std::string owner, std::string session_id, std::
 }
 
 Task<void> SessionManager::remove_file(std::string owner, std::string session_id, std::string path,
-                                       bool recursive) {
+                                       RemoveScope scope) {
   wire::Writer writer;
   writer.bytes(path);
-  writer.u32(recursive ? 1 : 0);
+  writer.u32((scope == RemoveScope::tree ? wire::file_remove_recursive : 0U) |
+             (scope == RemoveScope::file ? wire::file_remove_file_only : 0U));
   return impl_->simple_file_work(std::move(owner), std::move(session_id),
                                  frame_of(writer, wire::InitRequest::file_remove), std::move(path));
 }

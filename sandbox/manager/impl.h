@@ -84,6 +84,8 @@ class SessionManager::Impl {
   Task<FileEntry> stat(std::string owner, std::string session_id, std::string path);
   Task<FileListing> list_files(std::string owner, std::string session_id, std::string path,
                                std::uint32_t depth);
+  Task<FileListing> search_files(std::string owner, std::string session_id, std::string path, std::string pattern,
+                                 std::vector<std::string> excluded);
   /// A request of init that is answered by one closing frame: mkdir, move, remove.
   Task<void> simple_file_work(std::string owner, std::string session_id, std::vector<char> request,
                               std::string path);

@@ -66,7 +66,8 @@ struct SessionInfo {
 };
 
 struct SessionPatch {
-  std::optional<Labels> labels;
+  std::optional<Labels> labels;           // instead of those it has
+  Env env;                                // on top of what it has; seen by runs and commands that begin later
   std::optional<std::chrono::seconds> idle_timeout;
   std::optional<std::chrono::seconds> max_lifetime;
 };
@@ -157,7 +158,10 @@ struct FileEntry {
   wire::FileKind kind = wire::FileKind::other;
   std::uint64_t size = 0;
   std::uint32_t mode = 0;
-  std::int64_t mtime_ns = 0;
+  std::uint32_t uid = 0, gid = 0;         // as the session sees them
+  std::int64_t mtime_ns = 0, ctime_ns = 0, atime_ns = 0;
+  std::int64_t btime_ns = 0;              // 0: not known
+  std::uint64_t inode = 0;
   std::string link_target;
 };
 

@@ -258,6 +258,10 @@ Task<FileListing> SessionManager::list_files(std::string owner, std::string sess
                                              std::uint32_t depth) {
   return impl_->list_files(std::move(owner), std::move(session_id), std::move(path), depth);
 }
+Task<FileListing> SessionManager::search_files(std::string owner, std::string session_id, std::string path,
+                                               std::string pattern, std::vector<std::string> excluded) {
+  return impl_->search_files(std::move(owner), std::move(session_id), std::move(path), std::move(pattern), std::move(excluded));
+}
 
 std::vector<ImageInfo> SessionManager::images() const { return impl_->images().all(); }
 Task<Readiness> SessionManager::readiness() { return impl_->readiness(); }

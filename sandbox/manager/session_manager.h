@@ -91,6 +91,9 @@ struct FileWriteOptions {
   std::uint32_t mode = 0;     // 0: keep the old file's, or 0644
 };
 
+/// What a removal may take: a file or link; also an empty directory; a directory with all in it.
+enum class RemoveScope { file, file_or_empty_directory, tree };
+
 struct FileListing {
   std::vector<FileEntry> entries;
   bool truncated = false;
@@ -150,7 +153,12 @@ class SessionManager {
   Task<void> make_directory(std::string owner, std::string session_id, std::string path, bool parents);
   Task<void> move(std::string owner, std::string session_id, std::string from, std::string to,
                   bool overwrite);
-  Task<void> remove_file(std::string owner, std::string session_id, std::string path, bool recursive);
+  Task<void> remove_file(std::string owner, std::string session_id, std::string path, RemoveScope scope);
+  /// Every file and directory below `path`, at any depth to 200, whose own name is of `pattern`; entries
+  /// are named by their path below it, in no order. What is of a pattern in `excluded`, by its name or
+  /// by that path, is left out with all that is in it. Patterns know `*` and `?`. Links are not followed.
+  Task<FileListing> search_files(std::string owner, std::string session_id, std::string path,
+                                 std::string pattern, std::vector<std::string> excluded);
 
   [[nodiscard]] std::vector<ImageInfo> images() const;
   Task<Readiness> readiness();

@@ -290,6 +290,7 @@ Task<SessionInfo> SessionManager::Impl::patch(std::string owner, std::string ses
   if (patch.labels) {
     if (auto ok = check_labels(*patch.labels); !ok) co_return std::unexpected(ok.error());
   }
+  if (auto ok = check_env(patch.env); !ok) co_return std::unexpected(ok.error());
   if (auto ok = check_session_times(patch.idle_timeout.value_or(0s), patch.max_lifetime.value_or(0s)); !ok)
     co_return std::unexpected(ok.error());
   const auto session = co_await get_live(owner, session_id);
@@ -300,6 +301,9 @@ Task<SessionInfo> SessionManager::Impl::patch(std::string owner, std::string ses
     SessionInfo& info = (*session)->info;
     if (info.status == SessionStatus::ending || info.status == SessionStatus::ended)
       co_return std::unexpected(session_ended(session_id, info.ended_at_ms, info.end_reason));
+    Env env = merge_env(info.env, patch.env);
+    if (auto ok = check_env(env); !ok) co_return std::unexpected(ok.error());  // grown too large
+    info.env = std::move(env);
     if (patch.labels) info.labels = std::move(*patch.labels);
     if (patch.idle_timeout) info.idle_timeout = *patch.idle_timeout;
     if (patch.max_lifetime) info.max_lifetime = *patch.max_lifetime;

@@ -264,9 +264,11 @@ Result<void> Store::set_ended(const wire::SessionKey& key, std::int64_t ended_at
 Result<void> Store::set_settings(const wire::SessionKey& key, const SessionInfo& info) {
   auto transaction = Transaction::begin(db_);
   if (!transaction) return std::unexpected(transaction.error());
-  auto update = statement("UPDATE sessions SET idle_timeout_s=?, max_lifetime_s=? WHERE key=?");
+  auto update = statement("UPDATE sessions SET idle_timeout_s=?, max_lifetime_s=?, env=? WHERE key=?");
   if (!update) return std::unexpected(update.error());
+  const auto env = encode_env(info.env);
   (*update)->bind(std::int64_t{info.idle_timeout.count()}).bind(std::int64_t{info.max_lifetime.count()});
+  (*update)->bind_blob({env.data(), env.size()});
   if (auto done = (*update)->bind_blob(blob(key)).run(); !done) return done;
   auto erase = statement("DELETE FROM labels WHERE session=?");
   if (!erase) return std::unexpected(erase.error());

@@ -57,13 +57,21 @@ enum class InitRequest : std::uint32_t {
   file_list = 19,    // bytes path, u32 depth (1..64), u32 max_entries -> entry*, file_done
   file_mkdir = 20,   // bytes path, u32 parents -> file_done
   file_move = 21,    // bytes from, bytes to, u32 overwrite -> file_done
-  file_remove = 22,  // bytes path, u32 recursive -> file_done
+  file_remove = 22,  // bytes path, u32 FileRemoveFlags -> file_done
+  // bytes path of a directory, bytes pattern, u32 count, {bytes pattern}* to leave out, u32 max_entries
+  // -> entry*, file_done. Patterns know `*` and `?`; see file_ops.h.
+  file_search = 23,
 };
 
 enum FileWriteFlags : std::uint32_t {
   file_write_append = 1,     // add to the end; without it the file is replaced atomically (temp + rename)
   file_write_exclusive = 2,  // refuse if the path exists
   file_write_parents = 4,    // create missing directories above it
+};
+
+enum FileRemoveFlags : std::uint32_t {
+  file_remove_recursive = 1,  // a directory with all that is in it
+  file_remove_file_only = 2,  // refuse any directory, an empty one too
 };
 
 /// Client -> init while a file_write is under way.
@@ -81,9 +89,10 @@ enum class InitReply : std::uint32_t {
   stats = 8,    // u32 kernels, u32 runs_active, u32 count, {bytes mount, u64 used, u64 size, u64 inodes_used, u64 inodes}*,
                 // u64 runs and commands that ended for memory
   entry = 9,    // bytes name (list: relative to the listed path; else the path asked for), u8 kind,
-                // u64 size, u32 mode, u32 uid, u32 gid, i64 mtime_ns, bytes link_target
+                // u64 size, u32 mode, u32 uid, u32 gid, i64 mtime_ns, i64 ctime_ns, i64 atime_ns,
+                // i64 btime_ns (0: the file system keeps none), u64 inode, bytes link_target
   data = 10,    // raw bytes
-  file_done = 11, // u64 bytes transferred, u64 size of the file after, i64 mtime_ns, u8 truncated (list: more than max_entries)
+  file_done = 11, // u64 bytes transferred, u64 size of the file after, i64 mtime_ns, u8 truncated (list, search: there is more)
   context = 32,   // bytes language, bytes context, u8 ContextState, u32 queued, u32 execution_count, i64 created_wall_ms,
                   // u64 cpu_ns, u64 memory_bytes, u32 pids; the last three since its interpreter was started
   run_summary = 33, // raw run id (16), bytes language, bytes context, u8 RunPhase, u8 outcome, u8 killed_by (both 0

@@ -180,14 +180,16 @@ def test_a_malformed_configuration_ends_the_driver(start, language, payload):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_second_or_late_configuration_ends_the_driver(start, language, late):
+def test_a_second_or_late_configuration_adds_variables(start, language, late):
+    """Those it had stay, one that comes again has its new value, and the search paths of a tenant are left alone."""
     kernel = start(language, configure=False)
+    kernel.configure({"A": "1", "B": "old"})
     if late:
-        kernel.run("1")
-    else:
-        kernel.configure({"A": "1"})
-    kernel.configure({"B": "1"})
-    assert kernel.wait_exit() == 1
+        kernel.run({"python": "import sys; sys.path.append('/mine')", "javascript": "1"}[language])
+    kernel.configure({"B": "2"})
+    say = {"python": "import os, sys; print(os.environ['A'] + os.environ['B'], '/mine' in sys.path)",
+           "javascript": "console.log(process.env.A + process.env.B)"}[language]
+    assert kernel.run(say).stdout == {"python": b"12 %s\n" % str(late).encode(), "javascript": b"12\n"}[language]
 
 
 def test_a_frame_in_many_pieces_is_one_frame(kernel, language):

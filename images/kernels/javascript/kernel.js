@@ -460,7 +460,6 @@ function configure(payload) {
 }
 
 function serve() {
-  let configurable = true;
   const control = new net.Socket({ fd: CONTROL, readable: true, writable: false });
   let pending = Buffer.alloc(0);
   control.on('data', (piece) => {
@@ -470,8 +469,7 @@ function serve() {
       const type = pending.readUInt32LE(0);
       const payload = pending.subarray(8, 8 + length);
       pending = pending.subarray(8 + length);
-      if (type === CONFIGURE && configurable) {
-        configurable = false;
+      if (type === CONFIGURE) {
         try {
           configure(payload);
         } catch {
@@ -479,7 +477,6 @@ function serve() {
         }
         continue;
       }
-      configurable = false;
       if (type !== EXECUTE || run !== null) reallyExit(1);
       // Two rounds of events later: an interrupt that was meant for the run before may have come
       // while this frame was being read, and Node sees it only in the next round.

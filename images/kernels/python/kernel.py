@@ -345,8 +345,8 @@ def apply_environment():
         parts["preload"].apply_environment()
 
 
-def configure(payload):
-    """The session's variables, from a frame instead of from exec."""
+def configure(payload, fresh):
+    """The session's variables, from a frame instead of from exec; later ones that it was given, if not `fresh`."""
     fields = []
     at = 4
     while at < len(payload):
@@ -357,7 +357,8 @@ def configure(payload):
         posix._exit(1)  # not what init sends
     for name, value in zip(fields[::2], fields[1::2]):
         set_variable(name, value)
-    apply_environment()
+    if fresh:
+        apply_environment()  # not later: sys.path is the tenant's by then
 
 
 def setup_descriptors():
@@ -622,19 +623,19 @@ def end_run():
 
 def serve():
     send(READY, b"")
-    configurable = True
+    fresh = True
     while True:
         header = read_exact(8)
         kind = int.from_bytes(header[:4], "little")
         payload = read_exact(int.from_bytes(header[4:], "little"))
-        if kind == CONFIGURE and configurable:
-            configure(payload)
+        if kind == CONFIGURE:
+            configure(payload, fresh)
         elif kind == EXECUTE:
             one_run(int.from_bytes(payload[:4], "little"), payload[4:])
             send(DONE, b"")
+            fresh = False
         else:
             posix._exit(1)
-        configurable = False
 
 
 def start():

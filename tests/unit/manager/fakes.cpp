@@ -462,6 +462,10 @@ void FakeInit::read_file(int fd, wire::Reader reader) {
   entry.u32(1000);
   entry.u32(1000);
   entry.i64(5);
+  entry.i64(6);
+  entry.i64(7);
+  entry.i64(4);
+  entry.u64(11);
   entry.bytes("");
   send_all(fd, frame(InitReply::entry, entry));
   for (std::size_t at = 0; at < found->second.size(); at += wire::kMaxChunk) {

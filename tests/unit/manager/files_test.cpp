@@ -55,7 +55,7 @@ TEST_CASE("errors of file work name the file", "[manager]") {
         ErrorCode::file_not_found);
   CHECK(world.run(world.manager->move("alice", session.id, "a", "", false)).error().code ==
         ErrorCode::invalid_request);
-  CHECK(world.run(world.manager->remove_file("alice", session.id, "", false)).error().code ==
+  CHECK(world.run(world.manager->remove_file("alice", session.id, "", RemoveScope::file)).error().code ==
         ErrorCode::invalid_request);
   CHECK(world.run(world.manager->list_files("alice", session.id, "d", 0)).error().code ==
         ErrorCode::invalid_request);

@@ -75,6 +75,8 @@ class Gateway {
   std::shared_ptr<spdlog::logger> logger_;
   std::unique_ptr<api::Handlers> handlers_;
   std::unique_ptr<server::Router> router_;
+  std::unique_ptr<api::Rpc> rpc_;
+  std::atomic<std::uint64_t> form_bytes_{0};
   server::Auth auth_;
   std::unique_ptr<async::DeadlineQueue> deadlines_;
   std::unique_ptr<async::TaskGroup> connections_;
