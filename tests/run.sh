@@ -85,6 +85,7 @@ check "integration and security, image code_latest" \
   run_pytest tests/integration tests/security --build build/release --images build/images --image code_latest
 check "the embedded image host" \
   run_pytest tests/integration/test_sessions.py tests/integration/test_runs.py tests/integration/test_files.py --build build/release --images build/images --image host
+check "the official SDKs" run_pytest tests/sdk --build build/release --images build/images
 if [ $quick = no ]; then
   # Ratios are printed and not gated: on a busy machine they say more of the machine than of us.
   check "benchmark" /usr/bin/python3 tests/bench/run.py --quick --rounds 40 --build build/release --images build/images

@@ -1,0 +1,13 @@
+import os
+from agentbay import AgentBay, CreateSessionParams
+
+agent_bay = AgentBay(api_key=os.environ.get("AGENTBAY_API_KEY"))
+session_params = CreateSessionParams(image_id="code_latest")
+result = agent_bay.create(session_params)
+session = result.session
+
+try:
+    output = session.code.run_code('print("Hello!")', "python")
+    print(output.result)
+finally:
+    agent_bay.delete(session)

@@ -1,0 +1,43 @@
+"""The unmodified Python SDK against our server: installed into an environment of its own, it runs
+every program of the guide and the tests in python/, with nothing set but what `codespaced env` prints."""
+import hashlib
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+INSTALL_BOUND_S = 600
+RUN_BOUND_S = 900
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Where the SDK is installed; made anew when its requirements change."""
+    requirements = HERE / "python/requirements.txt"
+    made = HERE.parents[1] / "build/sdk" / ("python-" + hashlib.sha256(requirements.read_bytes()).hexdigest()[:16])
+    if not (made / "complete").exists():
+        subprocess.run(["/usr/bin/python3", "-m", "venv", "--clear", made], check=True, timeout=INSTALL_BOUND_S)
+        subprocess.run([made / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True, timeout=INSTALL_BOUND_S)
+        (made / "complete").touch()
+    return made
+
+
+def exports(deployment):
+    """What `codespaced env` prints, as a shell would set it."""
+    out = subprocess.run([deployment.bin / "codespaced", "env", "--state", deployment.state, "--listen", f"127.0.0.1:{deployment.port}"],
+                         capture_output=True, text=True, check=True).stdout
+    return dict(re.findall(r"^export (\w+)='([^']*)'$", out, re.M))
+
+
+def test_the_python_sdk(deployment, environment, tmp_path):
+    variables = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    done = subprocess.run(
+        [environment / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", HERE / "python", "--confcutdir", HERE / "python",
+         "--tb=short", "--show-capture=no", HERE / "python"],
+        env={**variables, **exports(deployment), "PYTHONDONTWRITEBYTECODE": "1", "AGENTBAY_LOG_LEVEL": "ERROR"}, cwd=tmp_path, capture_output=True, text=True, timeout=RUN_BOUND_S)
+    print(done.stdout[-20_000:], done.stderr[-2_000:])
+    assert done.returncode == 0
+    assert re.search(r"^\d+ passed", done.stdout, re.M), "the SDK's tests did not run"
