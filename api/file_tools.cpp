@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/base64.h"
+#include "api/file_work.h"
 #include "api/handlers.h"
 #include "api/json.h"
 #include "api/tools.h"
@@ -14,8 +15,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::uint64_t kMaxEditBytes = 16U << 20;
-constexpr std::size_t kMaxEdits = 1000;
 constexpr std::size_t kMaxPaths = 1000;
 constexpr std::uint32_t kWatchDepth = 64;
 constexpr std::size_t kLongestCharacter = 4;  // bytes of UTF-8
@@ -45,25 +44,6 @@ std::string user_name(std::uint32_t id) { return id == 1000 ? "sandbox" : id == 
 
 bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80; }
 
-/// A whole read of a range. Fails, rather than give less, if the range is longer than a text may be.
-manager::Task<std::string> read_range(ToolCall& call, std::string path, manager::FileRange range) {
-  auto reader = co_await call.manager.read_file(call.owner, call.session_id, path, range);
-  if (!reader) co_return std::unexpected(reader.error());
-  const std::uint64_t size = (*reader)->entry().size;
-  const std::uint64_t wanted = std::min(range.length, size > range.offset ? size - range.offset : 0);
-  if (wanted > kMaxToolText)
-    co_return client_error(ErrorCode::file_too_large, "`" + path + "` has " + std::to_string(wanted) + " bytes from there on, more than the " +
-                                                          std::to_string(kMaxToolText) + " that one answer may have; read it with offset and length");
-  std::string content;
-  content.reserve(wanted);
-  for (;;) {
-    auto piece = co_await (*reader)->next();
-    if (!piece) co_return std::unexpected(piece.error());
-    if (piece->empty()) co_return content;
-    content += *piece;
-  }
-}
-
 /// The characters whose first byte lies in the range: `bytes` is the range and, if the file goes on,
 /// a few bytes more, so that pieces of a text put together are the text.
 std::string whole_characters(std::string bytes, std::uint64_t offset, std::uint64_t length) {
@@ -77,16 +57,6 @@ std::string whole_characters(std::string bytes, std::uint64_t offset, std::uint6
     while (begin + 1 < kLongestCharacter && begin < end && is_continuation(bytes[begin])) ++begin;
   }
   return clean(std::string_view(bytes).substr(begin, end - begin));
-}
-
-manager::Task<void> write_whole(ToolCall& call, std::string path, std::string content, manager::FileWriteOptions options) {
-  auto writer = co_await call.manager.write_file(call.owner, call.session_id, std::move(path), options);
-  if (!writer) co_return std::unexpected(writer.error());
-  auto written = co_await (*writer)->write(std::move(content));
-  if (!written) co_return std::unexpected(written.error());
-  auto done = co_await (*writer)->finish();
-  if (!done) co_return std::unexpected(done.error());
-  co_return Result<void>{};
 }
 
 std::string info_text(const manager::FileEntry& entry, const std::string& path) {
@@ -164,7 +134,7 @@ ToolTask read_file(ToolCall call) {
   manager::FileRange taken = range;
   // What it takes to complete a character that begins in the range.
   if (!binary && taken.length != manager::FileRange{}.length) taken.length += kLongestCharacter - 1;
-  auto content = co_await read_range(call, std::move(path), taken);
+  auto content = co_await read_range(call.manager, call.owner, call.session_id, std::move(path), taken);
   if (!content) co_return tool_failure(content.error());
   if (binary) co_return said(base64(*content));
   co_return said(whole_characters(std::move(*content), range.offset, range.length));
@@ -183,7 +153,7 @@ ToolTask write_file(ToolCall call) {
   options.exclusive = mode == "create_new";
   if (!options.append && !options.exclusive && !mode.empty() && mode != "overwrite")
     co_return tool_failure("argument `mode` is `" + clean(mode.substr(0, 64)) + "`; it must be overwrite, append or create_new");
-  auto written = co_await write_whole(call, path, std::move(content), options);
+  auto written = co_await write_whole(call.manager, call.owner, call.session_id, path, std::move(content), options);
   if (!written) co_return tool_failure(written.error());
   co_return said("Successfully wrote to " + clean(path));
 }
@@ -234,29 +204,10 @@ ToolTask edit_file(ToolCall call) {
   const bool dry_run = camel ? *camel : call.args.flag("dry_run").value_or(false);
   if (call.args.mistake()) co_return tool_failure(*call.args.mistake());
   if (wrong) co_return tool_failure(*wrong);
-  if (edits.size() > kMaxEdits) co_return tool_failure("argument `edits` has more than " + std::to_string(kMaxEdits) + " edits");
-  auto entry = co_await call.manager.stat(call.owner, call.session_id, path);
-  if (!entry) co_return tool_failure(entry.error());
-  if (entry->kind == wire::FileKind::regular && entry->size > kMaxEditBytes)
-    co_return tool_failure("`" + clean(path) + "` has " + std::to_string(entry->size) + " bytes; a file may have " + std::to_string(kMaxEditBytes) +
-                           " to be edited here, edit it with a command or a run");
-  const manager::FileRange all;
-  auto content = co_await read_range(call, path, all);
-  if (!content) co_return tool_failure(content.error());
-  for (const TextEdit& edit : edits) {
-    const std::size_t at = edit.old_text.empty() ? std::string::npos : content->find(edit.old_text);
-    if (at == std::string::npos)
-      co_return tool_failure("nothing was changed: `" + clean(path) + "` does not contain the text of edit " + std::to_string(&edit - edits.data() + 1) +
-                             (edit.old_text.empty() ? ", which is empty" : ": " + clean(edit.old_text.substr(0, 200))));
-    content->replace(at, edit.old_text.size(), edit.new_text);
-    if (content->size() > kMaxToolText) co_return tool_failure("nothing was changed: `" + clean(path) + "` would grow too large");
-  }
   const std::string count = std::to_string(edits.size()) + (edits.size() == 1 ? " edit" : " edits");
-  if (dry_run) co_return said(count + " would apply to " + clean(path) + "; nothing was written");
-  const manager::FileWriteOptions options;
-  auto written = co_await write_whole(call, path, std::move(*content), options);
-  if (!written) co_return tool_failure(written.error());
-  co_return said("Successfully applied " + count + " to " + clean(path));
+  auto edited = co_await api::edit_file(call.manager, call.owner, call.session_id, path, edits, dry_run);
+  if (!edited) co_return tool_failure(edited.error());
+  co_return said(dry_run ? count + " would apply to " + clean(path) + "; nothing was written" : "Successfully applied " + count + " to " + clean(path));
 }
 
 ToolTask search_files(ToolCall call) {
@@ -296,7 +247,7 @@ ToolTask read_multiple_files(ToolCall call) {
       content = std::unexpected(checked.error());
     } else {
       const manager::FileRange all;
-      content = co_await read_range(call, path, all);
+      content = co_await read_range(call.manager, call.owner, call.session_id, path, all);
     }
     if (content) {
       any = true;

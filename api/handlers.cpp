@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "api/file_work.h"
 #include "api/json.h"
 
 namespace codespace::api {
@@ -219,6 +220,28 @@ Handlers::Reply Handlers::move(Caller caller, std::string id, std::string body) 
   }
   auto moved = co_await manager_.move(std::move(caller.owner), std::move(id), request->from, request->to, request->overwrite);
   co_return empty(moved);
+}
+
+Handlers::Reply Handlers::edit(Caller caller, std::string id, std::string body) {
+  auto request = decode_edit(body);
+  if (!request) co_return std::unexpected(request.error());
+  if (auto checked = check_path(request->path); !checked) co_return std::unexpected(checked.error());
+  auto size = co_await edit_file(manager_, std::move(caller.owner), std::move(id), request->path, request->edits, request->dry_run);
+  if (!size) co_return std::unexpected(size.error());
+  Answer answer;
+  answer.body = encode_edited(*request, *size);
+  co_return answer;
+}
+
+Handlers::Reply Handlers::search(Caller caller, std::string id, std::string body) {
+  auto request = decode_search(body);
+  if (!request) co_return std::unexpected(request.error());
+  if (auto checked = check_path(request->path); !checked) co_return std::unexpected(checked.error());
+  auto found = co_await manager_.search_files(std::move(caller.owner), std::move(id), request->path, std::move(request->pattern), std::move(request->exclude));
+  if (!found) co_return std::unexpected(found.error());
+  Answer answer;
+  answer.body = encode(*found, request->path);
+  co_return answer;
 }
 
 Handlers::Reply Handlers::remove_file(Caller caller, std::string id, std::string path, bool recursive) {

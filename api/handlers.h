@@ -51,6 +51,8 @@ class Handlers {
   Reply list_files(Caller caller, std::string id, std::string path, std::uint32_t depth);
   Reply make_directory(Caller caller, std::string id, std::string body);
   Reply move(Caller caller, std::string id, std::string body);
+  Reply edit(Caller caller, std::string id, std::string body);
+  Reply search(Caller caller, std::string id, std::string body);
   Reply remove_file(Caller caller, std::string id, std::string path, bool recursive);
   Reply images(Caller caller);
 

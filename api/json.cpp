@@ -18,6 +18,8 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
+constexpr std::size_t kMaxJsonBody = 4U << 20;  // no field is longer than its request
+
 std::unexpected<Error> bad_field(const std::string& pointer, const std::string& what) {
   Error error{ErrorCode::invalid_request, Fault::client, 0, what, pointer};
   return std::unexpected(std::move(error));
@@ -105,6 +107,12 @@ class Fields {
   const json* object(const char* name) {
     const json* value = take(name, false);
     if (value != nullptr && !value->is_object()) fail(name, "must be an object");
+    return failed() ? nullptr : value;
+  }
+  /// A nested array, or nothing.
+  const json* array(const char* name, bool required) {
+    const json* value = take(name, required);
+    if (value != nullptr && !value->is_array()) fail(name, "must be an array");
     return failed() ? nullptr : value;
   }
   /// `inside` is the field that holds the named one, if it is not one of ours.
@@ -557,6 +565,50 @@ Result<MkdirRequest> decode_mkdir(const std::string& body) {
   return request;
 }
 
+Result<EditRequest> decode_edit(const std::string& body) {
+  EditRequest request;
+  auto object = parse_object(body);
+  if (!object) return std::unexpected(object.error());
+  Fields f(*object, "");
+  f.string("path", request.path, 4095, true);
+  f.boolean("dry_run", request.dry_run);
+  if (const json* edits = f.array("edits", true)) {
+    for (std::size_t i = 0; i < edits->size() && !f.failed(); ++i) {
+      if (!(*edits)[i].is_object()) {
+        f.fail("edits", "must hold objects with `old_text` and `new_text`");
+        break;
+      }
+      Fields edit((*edits)[i], "/edits/" + std::to_string(i));
+      TextEdit& to = request.edits.emplace_back();
+      edit.string("old_text", to.old_text, kMaxJsonBody, true);
+      edit.string("new_text", to.new_text, kMaxJsonBody, true);
+      f.adopt(edit.finish());
+    }
+  }
+  if (auto done = f.finish(); !done) return std::unexpected(done.error());
+  return request;
+}
+
+Result<SearchRequest> decode_search(const std::string& body) {
+  SearchRequest request;
+  auto object = parse_object(body);
+  if (!object) return std::unexpected(object.error());
+  Fields f(*object, "");
+  f.string("path", request.path, 4095);
+  f.string("pattern", request.pattern, 4096, true);
+  if (const json* exclude = f.array("exclude", false)) {
+    for (const json& pattern : *exclude) {
+      if (!pattern.is_string()) {
+        f.fail("exclude", "must be an array of strings");
+        break;
+      }
+      request.exclude.push_back(pattern.get<std::string>());
+    }
+  }
+  if (auto done = f.finish(); !done) return std::unexpected(done.error());
+  return request;
+}
+
 std::string encode(const manager::SessionInfo& session) { return dump(session_json(session)); }
 
 std::string encode(const manager::SessionPage& page) {
@@ -684,6 +736,15 @@ std::string encode(const manager::FileWritten& written, const std::string& path)
   out["path"] = clean(path);
   out["bytes_written"] = written.bytes;
   out["size"] = written.size;
+  return dump(out);
+}
+
+std::string encode_edited(const EditRequest& request, std::uint64_t size) {
+  ordered_json out;
+  out["path"] = clean(request.path);
+  out["edits_applied"] = request.edits.size();
+  out["dry_run"] = request.dry_run;
+  out["size"] = size;
   return dump(out);
 }
 

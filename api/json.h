@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/file_work.h"
 #include "sandbox/manager/session_manager.h"
 #include "sandbox/sys/result.h"
 
@@ -35,6 +36,17 @@ struct MkdirRequest {
   bool parents = true;
 };
 
+struct EditRequest {
+  std::string path;
+  std::vector<TextEdit> edits;
+  bool dry_run = false;
+};
+struct SearchRequest {
+  std::string path = ".";
+  std::string pattern;
+  std::vector<std::string> exclude;
+};
+
 /// The durations are those of a session that does not ask for its own.
 Result<manager::SessionSpec> decode_session(const std::string& body, std::chrono::seconds idle_timeout, std::chrono::seconds max_lifetime);
 Result<manager::SessionPatch> decode_patch(const std::string& body);
@@ -43,6 +55,8 @@ Result<manager::CommandSpec> decode_command(const std::string& body);
 Result<OneShotRequest> decode_one_shot(const std::string& body);
 Result<MoveRequest> decode_move(const std::string& body);
 Result<MkdirRequest> decode_mkdir(const std::string& body);
+Result<EditRequest> decode_edit(const std::string& body);
+Result<SearchRequest> decode_search(const std::string& body);
 
 std::string encode(const manager::SessionInfo& session);
 std::string encode(const manager::SessionPage& page);
@@ -54,6 +68,7 @@ std::string encode(const std::vector<manager::ImageInfo>& images);
 std::string encode(const manager::FileEntry& entry, const std::string& path);
 std::string encode(const manager::FileListing& listing, const std::string& path);
 std::string encode(const manager::FileWritten& written, const std::string& path);
+std::string encode_edited(const EditRequest& request, std::uint64_t size);
 std::string encode(const manager::Readiness& readiness);
 std::string encode_version(const std::string& version, const std::string& build);
 

@@ -260,6 +260,9 @@ Rpc::Reply Rpc::create(RpcRequest& r) {
   Answer answer;
   answer.data = base_data(r, created->id);
   (*answer.data)["ErrMsg"] = "";
+  // A client takes the link only if it has both.
+  (*answer.data)["Token"] = r.link_token ? r.link_token(created->id) : "";
+  (*answer.data)["LinkUrl"] = r.link_token ? r.endpoint + "/link/" + created->id : "";
   co_return answer;
 }
 
@@ -407,6 +410,38 @@ Rpc::Reply Rpc::call_tool(RpcRequest& r) {
   (*answer.data)["content"] = std::move(content);
   (*answer.data)["isError"] = result.is_error;
   co_return answer;
+}
+
+boost::asio::awaitable<RpcReply> Rpc::call_link(Caller caller, std::string session_id, std::string body, std::string request_id) {
+  ToolResult result;
+  auto request = ToolArgs::parse(body);
+  const std::string name = request ? request->required("tool") : "";
+  Result<ToolArgs> args = std::unexpected(Error{});
+  if (request) args = request->object("args");
+  else args = std::unexpected(request.error());
+  if (!args) {
+    result = tool_failure(args.error());
+  } else if (request->mistake()) {
+    result = tool_failure(*request->mistake());
+  } else {
+    ToolCall call{manager_, changes_, std::move(caller.owner), session_id, std::move(*args), caller.arrived};
+    result = co_await api::call_tool(name, std::move(call));
+  }
+  RpcReply reply;
+  if (result.refused) {
+    const RpcReply why = rpc_error(*result.refused, request_id);
+    reply.code = why.code;
+    reply.fault = why.fault;
+    if (result.refused->code == ErrorCode::session_not_found || result.refused->code == ErrorCode::session_ended) result.text = gone(session_id).what;
+    else if (why.fault) result.text = "this is the server's fault; its log has more under request id " + request_id;
+  }
+  ordered_json content = ordered_json::array();
+  content.push_back({{"type", "text"}, {"text", std::move(result.text)}});
+  ordered_json out;
+  out["data"]["result"]["isError"] = result.is_error;
+  out["data"]["result"]["content"] = std::move(content);
+  reply.body = dump(out);
+  co_return reply;
 }
 
 Rpc::Reply Rpc::list_tools(RpcRequest&) {

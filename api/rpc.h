@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@ struct RpcRequest {
   Caller caller;
   std::string request_id;
   std::string endpoint;          // scheme and host that the client used, for addresses in answers
+  std::function<std::string(const std::string& session_id)> link_token;  // empty: there is no direct link
 };
 
 struct RpcReply {
@@ -40,6 +42,8 @@ class Rpc {
       : manager_(manager), idle_timeout_(idle_timeout), max_lifetime_(max_lifetime) {}
 
   boost::asio::awaitable<RpcReply> call(RpcRequest request);
+  /// A tool call by the direct link: `body` is JSON text of {"tool", "args"}.
+  boost::asio::awaitable<RpcReply> call_link(Caller caller, std::string session_id, std::string body, std::string request_id);
   /// Whether it is one of ours: what a log line may name.
   static bool knows(std::string_view action);
 

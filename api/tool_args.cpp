@@ -58,12 +58,20 @@ ToolArgs::~ToolArgs() = default;
 
 Result<ToolArgs> ToolArgs::parse(const std::string& text) {
   if (json_depth(text) > kMaxJsonDepth)
-    return client_error(ErrorCode::invalid_request, "the tool's arguments are nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
+    return client_error(ErrorCode::invalid_request, "the tool's arguments (Args) are nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
   json value = json::parse(without_lone_surrogates(text), nullptr, false);
   if (!value.is_object())
     return client_error(ErrorCode::invalid_request, "the tool's arguments (Args) must be the text of one JSON object in UTF-8");
   auto object = std::make_unique<Object>();
   object->value = std::move(value);
+  return ToolArgs(std::move(object));
+}
+
+Result<ToolArgs> ToolArgs::object(const char* name) {
+  const auto found = object_->value.find(name);
+  auto object = std::make_unique<Object>();
+  object->value = found == object_->value.end() || found->is_null() ? json::object() : std::move(*found);
+  if (!object->value.is_object()) return client_error(ErrorCode::invalid_request, std::string("`") + name + "` must be a JSON object");
   return ToolArgs(std::move(object));
 }
 

@@ -9,14 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "api/file_work.h"
 #include "sandbox/manager/records.h"
 #include "sandbox/sys/result.h"
 
 namespace codespace::api {
-
-struct TextEdit {
-  std::string old_text, new_text;
-};
 
 /// Reads like the list of a tool's arguments: the first mistake is kept, and after it every
 /// getter gives its fallback.
@@ -29,6 +26,8 @@ class ToolArgs {
   ToolArgs& operator=(ToolArgs&&) noexcept;
   ~ToolArgs();
 
+  /// The arguments in an object of that name; none if it is absent.
+  Result<ToolArgs> object(const char* name);
   /// A string that must be there; it may be empty.
   std::string required(const char* name);
   std::string text(const char* name, std::string fallback = "");

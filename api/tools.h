@@ -18,8 +18,6 @@ namespace codespace::api {
 /// SDK clients give up after 60 s without an answer, so what a run or command gets is less.
 inline constexpr std::chrono::milliseconds kMaxToolRun{56'000};
 inline constexpr std::chrono::milliseconds kMaxToolCommand{50'000};
-/// The longest text of one answer; a file may be longer and is then read in ranges.
-inline constexpr std::uint64_t kMaxToolText = 64U << 20;
 
 struct ToolResult {
   std::string text;               // never empty in a failure

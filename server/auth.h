@@ -34,7 +34,14 @@ class Auth {
   /// ("Bearer ..."), `api_key` that of X-API-Key; either may be empty.
   [[nodiscard]] std::optional<std::string> check(std::string_view authorization, std::string_view api_key) const;
 
+  /// What lets its holder call the tools of that one session of that key, without the key: an
+  /// HMAC (RFC 2104) of the session's id under the key's digest. It ends with the key.
+  [[nodiscard]] std::string link_token(std::string_view owner, std::string_view session_id) const;
+  /// The id of the key that the token was made from; whether the session is that key's is asked later.
+  [[nodiscard]] std::optional<std::string> check_link(std::string_view token, std::string_view session_id) const;
+
  private:
+  [[nodiscard]] std::shared_ptr<const std::vector<KeyDigest>> keys() const;
   mutable std::mutex mutex_;
   std::shared_ptr<const std::vector<KeyDigest>> keys_ = std::make_shared<std::vector<KeyDigest>>();  // swapped whole on reload
 };

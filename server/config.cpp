@@ -111,6 +111,7 @@ const std::vector<ConfigKey>& config_keys() {
       {"server.max_file_bytes", nullptr, &Config::max_file_bytes, 1024, 1ULL << 40, "bytes"},
       {"server.stream_cap_bytes", nullptr, &Config::stream_cap_bytes, 1024, 4U << 20, "bytes"},
       {"server.drain_timeout_s", nullptr, &Config::drain_timeout_s, 0, 600, "seconds"},
+      {"server.direct_link", nullptr, &Config::direct_link, 0, 1, "0 or 1"},
       {"server.tls_names", &Config::tls_names, nullptr, 0, 0, "names"},
       {"server.log_level", &Config::log_level, nullptr, 0, 0, "debug|info|warn|error"},
       {"session.idle_timeout_s", nullptr, &Config::idle_timeout_s, 0, 30ULL * 86'400, "seconds"},

@@ -28,6 +28,7 @@ struct Config {
   std::uint64_t idle_timeout_s = 1800;
   std::uint64_t max_lifetime_s = 86'400;
   std::uint64_t drain_timeout_s = 10;
+  std::uint64_t direct_link = 0;          // 1: SDKs may call tools by a link of the session
   std::uint64_t memory_bytes = 1ULL << 30;
   std::uint64_t workspace_bytes = 512ULL << 20;
   std::uint64_t scratch_bytes = 256ULL << 20;

@@ -15,6 +15,7 @@
 #include "sandbox/sys/clock.h"
 #include "server/error_response.h"
 #include "server/request_id.h"
+#include "server/rpc_http.h"
 
 namespace codespace::server {
 namespace {
@@ -32,8 +33,6 @@ constexpr std::uint32_t kHeaderBytes = 32U << 10;
 constexpr std::size_t kTargetBytes = 8U << 10;
 constexpr std::size_t kMaxFields = 100;
 constexpr std::uint64_t kJsonBytes = 4U << 20;
-constexpr std::uint64_t kFormBytes = 64U << 20;           // percent encoding can make nine bytes of one
-constexpr std::uint64_t kAllFormBytes = 512U << 20;       // of all connections together
 constexpr std::size_t kPiece = 128U << 10;      // of a streamed body
 constexpr auto kHandshakeTime = 10s;
 constexpr auto kHeaderTime = 10s;
@@ -72,40 +71,6 @@ struct Exchange {
   bool keep_alive = true;
   bool head = false;
   bool rpc = false;             // errors speak the RPC's envelope
-};
-
-/// The RPC's one address. One client sends one action as a GET; without an action it is a person who looks.
-bool is_rpc(http::verb method, std::string_view target) {
-  if (method == http::verb::post) return target == "/" || target.starts_with("/?");
-  return method == http::verb::get && target.starts_with("/?") && target.find("Action=") != std::string_view::npos;
-}
-
-/// `https://host:port` of the request, as far as that can stand in an address.
-std::string endpoint_of(std::string_view host, bool tls) {
-  // A client was seen to send its endpoint with the scheme as Host.
-  for (const std::string_view scheme : {"http://", "https://"}) {
-    if (host.starts_with(scheme)) host.remove_prefix(scheme.size());
-  }
-  constexpr std::string_view kHostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]";
-  const bool usable = !host.empty() && host.size() <= 255 && host.find_first_not_of(kHostCharacters) == std::string_view::npos;
-  return (tls ? "https://" : "http://") + (usable ? std::string(host) : "localhost");
-}
-
-/// What this connection holds of the bound on forms; given back when it leaves.
-class FormShare {
- public:
-  explicit FormShare(std::atomic<std::uint64_t>& all) : all_(all) {}
-  FormShare(const FormShare&) = delete;
-  FormShare& operator=(const FormShare&) = delete;
-  ~FormShare() { all_.fetch_sub(held_); }
-  bool take(std::uint64_t bytes) {
-    held_ += bytes;
-    return all_.fetch_add(bytes) + bytes <= kAllFormBytes;
-  }
-
- private:
-  std::atomic<std::uint64_t>& all_;
-  std::uint64_t held_ = 0;
 };
 
 template <class Stream>
@@ -194,6 +159,9 @@ class Session {
     if (static_cast<std::size_t>(std::distance(header.begin(), header.end())) > kMaxFields)
       co_return co_await refuse(x, 431, "header_too_large", "The header is too large", "the request has more than 100 header fields");
     if (x.rpc) co_return co_await serve_rpc(x);
+    if (context_.direct_link) {
+      if (auto session = link_session(x.method, x.target)) co_return co_await serve_link(x, std::move(*session));
+    }
     auto target = parse_target(x.target);
     if (!target) co_return co_await refuse(x, target.error());
 
@@ -299,7 +267,7 @@ class Session {
     x.route = "/";
     FormShare share(context_.form_bytes);
     std::string body;
-    if (!co_await take_form(x, share, body)) co_return false;
+    if (!co_await take_form(x, share, "application/x-www-form-urlencoded", body)) co_return false;
     api::RpcRequest request;
     // What is in both counts as the body has it.
     const std::size_t question = x.target.find('?');
@@ -319,24 +287,45 @@ class Session {
     request.caller.arrived = x.arrived;
     request.request_id = x.request_id;
     request.endpoint = endpoint_of(parser_->get()[http::field::host], kTls);
+    if (context_.direct_link) request.link_token = [this, &x](const std::string& session_id) { return context_.auth.link_token(x.owner, session_id); };
     lowest().expires_after(kWorkTime);
     auto reply = co_await context_.rpc.call(std::move(request));
     co_return co_await send_rpc(x, std::move(reply));
   }
 
-  /// The whole form. False: answered and to be closed.
-  awaitable<bool> take_form(Exchange& x, FormShare& share, std::string& body) {
+  /// A tool call by the direct link. What the tool or the session says is an answer of 200, because
+  /// clients show no other.
+  awaitable<bool> serve_link(Exchange& x, std::string session_id) {
+    x.route = "/link/{id}/callTool";
+    x.session_id = session_id;
+    const auto owner = context_.auth.check_link(parser_->get()["X-Access-Token"], session_id);
+    if (!owner)
+      co_return co_await refuse_with(x, ErrorCode::unauthorized, "the X-Access-Token is not that of this session; create the session anew to get one");
+    x.owner = *owner;
+    FormShare share(context_.form_bytes);
+    std::string body;
+    if (!co_await take_form(x, share, "application/json", body)) co_return false;
+    api::Caller caller;
+    caller.owner = x.owner;
+    caller.arrived = x.arrived;
+    lowest().expires_after(kWorkTime);
+    auto reply = co_await context_.rpc.call_link(std::move(caller), std::move(session_id), std::move(body), x.request_id);
+    co_return co_await send_rpc(x, std::move(reply));
+  }
+
+  /// The whole body of a kind. False: answered and to be closed.
+  awaitable<bool> take_form(Exchange& x, FormShare& share, std::string_view kind, std::string& body) {
     const auto length = parser_->content_length();
     if (length && *length > kFormBytes) {
       x.keep_alive = false;
-      co_await refuse_with(x, ErrorCode::payload_too_large, "the form has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(kFormBytes) + "; send a large file in pieces");
+      co_await refuse_with(x, ErrorCode::payload_too_large, "the body has " + std::to_string(*length) + " bytes, the limit is " + std::to_string(kFormBytes) + "; send a large file in pieces");
       co_return false;
     }
     if (parser_->is_done()) co_return true;
     const std::string type = lower(parser_->get()[http::field::content_type]);
-    if (!type.empty() && !type.starts_with("application/x-www-form-urlencoded")) {
+    if (!type.empty() && !type.starts_with(kind)) {
       x.keep_alive = false;
-      co_await refuse_with(x, ErrorCode::unsupported_media_type, "send the parameters as a form with `Content-Type: application/x-www-form-urlencoded`");
+      co_await refuse_with(x, ErrorCode::unsupported_media_type, "send the body with `Content-Type: " + std::string(kind) + "`");
       co_return false;
     }
     co_await continue_if_expected();
@@ -353,7 +342,7 @@ class Session {
       if (fits && share.take(piece->size())) continue;
       x.keep_alive = false;
       if (fits) co_await refuse_with(x, ErrorCode::overloaded, "too many large requests at once; send it again in a moment");
-      else co_await refuse_with(x, ErrorCode::payload_too_large, "the form has more than " + std::to_string(kFormBytes) + " bytes; send a large file in pieces");
+      else co_await refuse_with(x, ErrorCode::payload_too_large, "the body has more than " + std::to_string(kFormBytes) + " bytes; send a large file in pieces");
       co_return false;
     }
     co_return true;

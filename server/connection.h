@@ -25,6 +25,7 @@ struct ConnectionContext {
   std::uint64_t max_file_bytes = 0;
   /// Bytes of RPC forms being taken in over all connections: they come before their key does.
   std::atomic<std::uint64_t>& form_bytes;
+  bool direct_link = false;   // tools may be called past the RPC, by a token
 };
 
 /// Serves the socket until it is closed. `tls` is held for the connection's life, so a reload

@@ -202,7 +202,7 @@ int serve(const Config& config) {
   Router router(handlers);
   api::Rpc rpc(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
   std::atomic<std::uint64_t> form_bytes{0};
-  const ConnectionContext context{router, rpc, auth, *log, config.max_file_bytes, form_bytes};
+  const ConnectionContext context{router, rpc, auth, *log, config.max_file_bytes, form_bytes, config.direct_link != 0};
   async::TaskGroup connections([&](std::exception_ptr escaped) {
     try {
       std::rethrow_exception(escaped);

@@ -136,6 +136,8 @@ const std::vector<RouteEntry>& route_table() {
       {V::delete_, "/v1/sessions/{id}/contexts/{language}/{context}", Route::context_delete},
       {V::post, "/v1/sessions/{id}/files:mkdir", Route::files_mkdir, BodyKind::json},
       {V::post, "/v1/sessions/{id}/files:move", Route::files_move, BodyKind::json},
+      {V::post, "/v1/sessions/{id}/files:edit", Route::files_edit, BodyKind::json},
+      {V::post, "/v1/sessions/{id}/files:search", Route::files_search, BodyKind::json},
       {V::get, "/v1/sessions/{id}/files/{path...}", Route::file_get},
       {V::put, "/v1/sessions/{id}/files/{path...}", Route::file_put, BodyKind::stream},
       {V::delete_, "/v1/sessions/{id}/files/{path...}", Route::file_delete},
@@ -232,6 +234,8 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
     case Route::one_shot: co_return to_response(co_await handlers_.one_shot(std::move(caller), std::move(r.body)), 200);
     case Route::files_mkdir: co_return to_response(co_await handlers_.make_directory(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::files_move: co_return to_response(co_await handlers_.move(std::move(caller), p[0], std::move(r.body)), 200);
+    case Route::files_edit: co_return to_response(co_await handlers_.edit(std::move(caller), p[0], std::move(r.body)), 200);
+    case Route::files_search: co_return to_response(co_await handlers_.search(std::move(caller), p[0], std::move(r.body)), 200);
     case Route::file_get: {
       auto list = flag(r.target, "list");
       if (!list) co_return std::unexpected(list.error());

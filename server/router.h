@@ -17,7 +17,7 @@ enum class Route {
   sessions_create, sessions_list, session_get, session_patch, session_delete, session_pause, session_resume,
   session_metrics, runs_create, runs_list, run_get, run_cancel, commands_create, commands_list, command_get, command_cancel,
   contexts_list, context_delete,
-  file_get, file_put, file_delete, files_mkdir, files_move, one_shot, images, healthz, livez, readyz, version, openapi,
+  file_get, file_put, file_delete, files_mkdir, files_move, files_edit, files_search, one_shot, images, healthz, livez, readyz, version, openapi,
 };
 
 /// How the body of a request is taken.

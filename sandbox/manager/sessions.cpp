@@ -1,7 +1,11 @@
 // Sessions: creating, finding and changing them. See session.h for the states.
+#include <errno.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
 
 #include "sandbox/manager/impl.h"
 #include "sandbox/manager/keyed.h"
@@ -18,6 +22,8 @@ namespace {
 // A creation takes milliseconds; this is for a machine that swaps or a launcher that hangs.
 constexpr auto kCreatePatience = 15s;
 constexpr auto kSwitchPatience = 10s;
+// Init gives a kernel two seconds to join.
+constexpr auto kJoinPatience = 5s;
 constexpr std::uint32_t kMaxPage = 1000;
 
 }  // namespace
@@ -374,8 +380,16 @@ Task<SessionInfo> SessionManager::Impl::switch_to(SessionPtr session, SessionSta
     co_await other->wait();
   }
   const bool pausing = to == SessionStatus::paused;
-  const auto reply = co_await ask_launcher(pausing ? wire::LauncherOp::pause : wire::LauncherOp::resume,
-                                           session->key, kSwitchPatience);
+  const auto op = pausing ? wire::LauncherOp::pause : wire::LauncherOp::resume;
+  auto reply = co_await ask_launcher(op, session->key, kSwitchPatience);
+  // A new session's kernel may still be on its way in, and must not be frozen there.
+  const auto patient_until = std::chrono::steady_clock::now() + kJoinPatience;
+  while (reply && reply->status == wire::LauncherStatus::setup_failed && reply->sys_errno == EBUSY &&
+         std::chrono::steady_clock::now() < patient_until) {
+    asio::steady_timer pause(co_await asio::this_coro::executor, 2ms);
+    co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+    reply = co_await ask_launcher(op, session->key, kSwitchPatience);
+  }
   const bool done = reply && reply->status == wire::LauncherStatus::ok;
   if (reply && reply->status == wire::LauncherStatus::unknown_session)
     mark_ended(session, EndReason::init_died);

@@ -131,6 +131,55 @@ def test_move(session):
     assert session.stat("moved/e").ok()["type"] == "directory"
 
 
+def test_edit(session):
+    """Edits apply one after the other to the first occurrence each; one that does not fit changes nothing."""
+    edit = session.path + "/files:edit"
+    session.put("f.txt", b"one two one \xff")
+    done = session.api.post(edit, {"path": "f.txt", "edits": [{"old_text": "one", "new_text": "1"}, {"old_text": "1 two", "new_text": "three"}]}).ok()
+    assert done == {"path": "f.txt", "edits_applied": 2, "dry_run": False, "size": len(b"three one \xff")}
+    assert session.read("f.txt").body == b"three one \xff"
+    assert session.api.post(edit, {"path": "f.txt", "dry_run": True, "edits": [{"old_text": "three", "new_text": "x"}]}).ok()["dry_run"]
+    body = session.api.post(edit, {"path": "f.txt", "edits": [{"old_text": "three", "new_text": "x"}, {"old_text": "absent", "new_text": ""}]}).problem(409, "conflict")
+    assert "absent" in body["detail"] and session.read("f.txt").body == b"three one \xff"
+    session.api.post(edit, {"path": "none", "edits": [{"old_text": "a", "new_text": "b"}]}).problem(404, "file_not_found")
+    session.api.post(edit, {"path": ".", "edits": [{"old_text": "a", "new_text": "b"}]}).problem(409, "is_a_directory")
+    for edits in ([], [{"old_text": "a"}], [5], "x", [{"old_text": "", "new_text": "b"}]):
+        assert session.api.post(edit, {"path": "f.txt", "edits": edits}).status in (400, 409)
+    session.command("chmod 750 f.txt")
+    session.api.post(edit, {"path": "f.txt", "edits": [{"old_text": "three", "new_text": "3"}]}).ok()
+    assert session.stat("f.txt").ok()["mode"] == "0750"
+
+
+def test_search(session):
+    """Names are found at any depth, links are not followed, what is left out is left out with all in it."""
+    session.command("mkdir -p s/a/b s/skip; touch s/x.py s/a/y.py s/a/b/z.PY s/skip/w.py 's/a/[q].py'; ln -s / s/root; ln -s . s/a/self")
+
+    def search(**more):
+        listing = session.api.post(session.path + "/files:search", {"path": "s", **more}).ok()
+        assert listing["truncated"] is False
+        return sorted(e["path"] for e in listing["entries"])
+
+    assert search(pattern="*.py") == ["a/[q].py", "a/y.py", "skip/w.py", "x.py"]
+    assert search(pattern="*.py", exclude=["skip", "x*"]) == ["a/[q].py", "a/y.py"]
+    assert search(pattern="?.py", exclude=["a/*"]) == ["skip/w.py", "x.py"]
+    assert search(pattern="[q].py") == ["a/[q].py"] and search(pattern="") == [] and search(pattern="b") == ["a/b"]
+    session.api.post(session.path + "/files:search", {"path": "none", "pattern": "*"}).problem(404, "file_not_found")
+    session.api.post(session.path + "/files:search", {"path": "s/x.py", "pattern": "*"}).problem(409, "not_a_directory")
+    session.api.post(session.path + "/files:search", {"path": "s"}).problem(400, "invalid_request")
+    session.api.post(session.path + "/files:search", {"path": "s", "pattern": "*", "exclude": ["x"] * 65}).problem(400, "invalid_request")
+
+
+def test_search_is_bounded(session):
+    """A directory of many files, a tree deeper than descriptors last, and /proc all come to an end."""
+    session.command("mkdir many && cd many && seq 12000 | xargs touch")
+    listing = session.api.post(session.path + "/files:search", {"path": "many", "pattern": "*"}).ok()
+    assert listing["truncated"] is True and len(listing["entries"]) == 10_000
+    session.command("python3 -c \"import os\nfor _ in range(400):\n os.mkdir('d'); os.chdir('d')\"", cwd="/tmp")
+    listing = session.api.post(session.path + "/files:search", {"path": "/tmp", "pattern": "d"}).ok()
+    assert listing["truncated"] is True and len(listing["entries"]) == 200
+    assert session.api.post(session.path + "/files:search", {"path": "/proc", "pattern": "status"}).ok()["entries"] == []
+
+
 def test_move_between_file_systems(session):
     """A move from /workspace to /tmp works or says plainly what to do; nothing is lost."""
     session.put("/workspace/a", b"1").ok(201)

@@ -76,6 +76,15 @@ def test_environment(make_session):
     assert session.run("console.log(process.env.GREETING)", "javascript")["stdout"] == "hello ä\n"
 
 
+def test_pause_right_after_creation(api, make_session):
+    """A session whose kernel is still on its way in is paused as soon as it has come, and wakes up whole."""
+    for _ in range(12):
+        session = make_session()
+        assert api.post(session.path + "/pause").ok()["status"] == "paused"
+        assert api.post(session.path + "/resume").ok()["status"] == "running"
+        assert session.run("print(1)")["stdout"] == "1\n"
+
+
 def test_list_pages(api, make_session):
     """Listing filters by label, pages with a cursor, and shows each session once, newest first."""
     tag = f"page-{time.time_ns()}"

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from conftest import exports
+
 HERE = pathlib.Path(__file__).parent
 INSTALL_BOUND_S = 600
 RUN_BOUND_S = 900
@@ -23,13 +25,6 @@ def environment():
         subprocess.run([made / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True, timeout=INSTALL_BOUND_S)
         (made / "complete").touch()
     return made
-
-
-def exports(deployment):
-    """What `codespaced env` prints, as a shell would set it."""
-    out = subprocess.run([deployment.bin / "codespaced", "env", "--state", deployment.state, "--listen", f"127.0.0.1:{deployment.port}"],
-                         capture_output=True, text=True, check=True).stdout
-    return dict(re.findall(r"^export (\w+)='([^']*)'$", out, re.M))
 
 
 def test_the_python_sdk(deployment, environment, tmp_path):

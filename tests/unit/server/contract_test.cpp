@@ -100,6 +100,8 @@ TEST_CASE("every request example of the contract is accepted", "[server][contrac
       {"post /v1/sessions/{id}/commands", [](const std::string& b) { return api::decode_command(b).has_value(); }},
       {"post /v1/sessions/{id}/files:mkdir", [](const std::string& b) { return api::decode_mkdir(b).has_value(); }},
       {"post /v1/sessions/{id}/files:move", [](const std::string& b) { return api::decode_move(b).has_value(); }},
+      {"post /v1/sessions/{id}/files:edit", [](const std::string& b) { return api::decode_edit(b).has_value(); }},
+      {"post /v1/sessions/{id}/files:search", [](const std::string& b) { return api::decode_search(b).has_value(); }},
       {"post /v1/runs", [](const std::string& b) { return api::decode_one_shot(b).has_value(); }}};
   std::size_t json_routes = 0;
   for (const RouteEntry& entry : route_table()) json_routes += entry.body == BodyKind::json ? 1 : 0;

@@ -116,7 +116,7 @@ Gateway::Gateway() : key(*server::make_key()), other_key(*server::make_key()) {
   accepting_ = std::make_unique<async::TaskGroup>(escaped);
   tls_ = std::make_shared<asio::ssl::context>(std::move(*server::make_tls(world.dir.path(), "")));
   rpc_ = std::make_unique<api::Rpc>(*world.manager, std::chrono::seconds(1800), std::chrono::seconds(86'400));
-  const server::ConnectionContext context{*router_, *rpc_, auth_, *logger_, 8U << 20, form_bytes_};
+  const server::ConnectionContext context{*router_, *rpc_, auth_, *logger_, 8U << 20, form_bytes_, true};
   listener_ = std::make_unique<server::Listener>(world.io.get_executor(), *connections_, context, [this] { return tls_; }, 64);
   if (!listener_->open("127.0.0.1", 0)) throw std::runtime_error("listen");
   accepting_->spawn(asio::make_strand(world.io), listener_->accept_loop());
