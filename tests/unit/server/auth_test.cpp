@@ -52,3 +52,22 @@ TEST_CASE("a digest is not a key", "[server]") {
   const Digest digest = digest_of(key);
   CHECK_FALSE(auth.check("", {reinterpret_cast<const char*>(digest.data()), digest.size()}));
 }
+
+TEST_CASE("a link's token is of one session and one key, and goes with the key", "[server]") {
+  const std::string key = *make_key();
+  Auth auth;
+  auth.set_keys({{"alice", digest_of(key)}, {"bob", digest_of("other")}});
+  const std::string token = auth.link_token("alice", "session-1");
+  CHECK(token.starts_with("cst_"));
+  CHECK(auth.check_link(token, "session-1") == "alice");
+  CHECK(auth.link_token("bob", "session-1") != token);
+  CHECK_FALSE(auth.check_link(token, "session-2"));
+  CHECK_FALSE(auth.check_link(token + "A", "session-1"));
+  CHECK_FALSE(auth.check_link(token.substr(0, token.size() - 1), "session-1"));
+  CHECK_FALSE(auth.check_link("", "session-1"));
+  CHECK_FALSE(auth.check_link(key, "session-1"));
+  CHECK_FALSE(auth.check_key(token));
+  CHECK(auth.link_token("nobody", "session-1").empty());
+  auth.set_keys({{"bob", digest_of("other")}});
+  CHECK_FALSE(auth.check_link(token, "session-1"));
+}
