@@ -257,6 +257,15 @@ Rpc::Reply Rpc::create(RpcRequest& r) {
   std::string no_key;
   auto created = co_await manager_.create(std::move(spec), std::move(no_key));
   if (!created) co_return std::unexpected(created.error());
+  if (r.parameters.text("SdkStats").empty() && r.user_agent.find(" Java/") != std::string::npos) {
+    const std::lock_guard lock(plain_mutex_);
+    plain_.insert(created->id);
+    plain_order_.push_back(created->id);
+    if (plain_order_.size() > kMaxPlain) {
+      plain_.erase(plain_order_.front());
+      plain_order_.pop_front();
+    }
+  }
   Answer answer;
   answer.data = base_data(r, created->id);
   (*answer.data)["ErrMsg"] = "";
@@ -392,6 +401,11 @@ Rpc::Reply Rpc::resource(RpcRequest& r) {
 
 // --- tools ----------------------------------------------------------------------------------------
 
+bool Rpc::is_plain(const std::string& session_id) {
+  const std::lock_guard lock(plain_mutex_);
+  return plain_.contains(session_id);
+}
+
 Rpc::Reply Rpc::call_tool(RpcRequest& r) {
   auto id = session_id_of(r.parameters);
   if (!id) co_return std::unexpected(id.error());
@@ -400,7 +414,8 @@ Rpc::Reply Rpc::call_tool(RpcRequest& r) {
   const std::string& text = r.parameters.text("Args");
   auto args = ToolArgs::parse(text.empty() ? "{}" : text);
   if (!args) co_return std::unexpected(args.error());
-  ToolCall call{manager_, changes_, r.caller.owner, std::move(*id), std::move(*args), r.caller.arrived};
+  const bool plain = is_plain(*id);
+  ToolCall call{manager_, changes_, r.caller.owner, std::move(*id), std::move(*args), r.caller.arrived, plain};
   auto result = co_await api::call_tool(name, std::move(call));
   if (result.refused) co_return std::unexpected(std::move(*result.refused));
   Answer answer;
@@ -424,7 +439,8 @@ boost::asio::awaitable<RpcReply> Rpc::call_link(Caller caller, std::string sessi
   } else if (request->mistake()) {
     result = tool_failure(*request->mistake());
   } else {
-    ToolCall call{manager_, changes_, std::move(caller.owner), session_id, std::move(*args), caller.arrived};
+    const bool plain = is_plain(session_id);
+    ToolCall call{manager_, changes_, std::move(caller.owner), session_id, std::move(*args), caller.arrived, plain};
     result = co_await api::call_tool(name, std::move(call));
   }
   RpcReply reply;

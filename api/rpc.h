@@ -4,8 +4,11 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <deque>
 #include <functional>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -20,6 +23,7 @@ struct RpcRequest {
   RpcParameters parameters;
   Caller caller;
   std::string request_id;
+  std::string user_agent;
   std::string endpoint;          // scheme and host that the client used, for addresses in answers
   std::function<std::string(const std::string& session_id)> link_token;  // empty: there is no direct link
 };
@@ -81,6 +85,14 @@ class Rpc {
   const std::chrono::seconds idle_timeout_;
   const std::chrono::seconds max_lifetime_;
   FileChanges changes_;
+
+  /// Sessions made by a Java SDK from before it named itself, which shows tool results as they
+  /// come. Known until this daemon restarts; the newest of them only, if there are very many.
+  static constexpr std::size_t kMaxPlain = 10'000;
+  bool is_plain(const std::string& session_id);
+  std::mutex plain_mutex_;
+  std::set<std::string> plain_;
+  std::deque<std::string> plain_order_;
 };
 
 }  // namespace codespace::api

@@ -108,6 +108,27 @@ std::string failure_of(const manager::RunRecord& record, std::chrono::millisecon
   return "the run failed";
 }
 
+/// What every client shows as the result of a run: the value of its last expression, or else the
+/// text of what it displayed first, or else what it printed.
+std::string shown_result(const manager::RunRecord& record) {
+  const auto text_of = [](const manager::MimeResult& result) -> std::string {
+    for (const auto& [mime, text] : result.data) {
+      if (mime == "text/plain") return text;
+    }
+    return {};
+  };
+  for (const auto& result : record.results) {
+    if (std::string text = result.is_main_result ? text_of(result) : std::string(); !text.empty()) return text;
+  }
+  const std::string displayed = record.results.empty() ? std::string() : text_of(record.results.front());
+  return displayed.empty() ? record.stdout_data : displayed;
+}
+
+std::string plain_run_text(const manager::RunRecord& record, const std::string& failure) {
+  if (failure.empty()) return clean(shown_result(record) + cut_note(record.done));
+  return clean(record.stdout_data + record.stderr_data + cut_note(record.done)) + failure;
+}
+
 std::string run_text(const manager::RunRecord& record, const std::string& failure) {
   const std::string error_output = record.stderr_data + cut_note(record.done);
   ordered_json out;
@@ -138,7 +159,7 @@ ToolResult timed_out_command(const manager::RunRecord& record, std::chrono::mill
   return tool_failure(std::move(text));
 }
 
-ToolResult finished_command(const manager::RunRecord& record) {
+ToolResult finished_command(const manager::RunRecord& record, bool plain) {
   const wire::RunDone& done = record.done;
   const int code = done.exit_code >= 0 ? done.exit_code : done.signal != 0 ? 128 + static_cast<int>(done.signal) : -1;
   std::string error_output = record.stderr_data + cut_note(done);
@@ -147,6 +168,11 @@ ToolResult finished_command(const manager::RunRecord& record) {
   else if (done.signal != 0) error_output += "[killed by signal " + std::to_string(done.signal) + "]\n";
   ToolResult result;
   result.is_error = code != 0;
+  if (plain) {
+    result.text = clean(record.stdout_data + error_output);
+    if (result.is_error) result.text = "Execution failed. Error code:" + std::to_string(code) + " Error message: " + result.text;
+    return result;
+  }
   ordered_json out;
   out["stdout"] = clean(record.stdout_data);
   out["stderr"] = clean(error_output);
@@ -180,11 +206,12 @@ ToolTask run_code(ToolCall call) {
   spec.language = std::move(*canonical);
   spec.timeout = std::min<std::chrono::milliseconds>(std::chrono::seconds(asked), kMaxToolRun);
   const auto allowed = spec.timeout;
+  const bool plain = call.plain;
   auto record = co_await call.manager.run(std::move(call.owner), std::move(call.session_id), std::move(spec), call.arrived);
   if (!record) co_return tool_failure(record.error());
   const std::string failure = failure_of(*record, allowed);
   ToolResult result;
-  result.text = run_text(*record, failure);
+  result.text = plain ? plain_run_text(*record, failure) : run_text(*record, failure);
   result.is_error = !failure.empty();
   co_return result;
 }
@@ -198,10 +225,11 @@ ToolTask shell(ToolCall call) {
   if (call.args.mistake()) co_return tool_failure(*call.args.mistake());
   spec.timeout = std::min(std::chrono::milliseconds(asked), kMaxToolCommand);
   const auto allowed = spec.timeout;
+  const bool plain = call.plain;
   auto record = co_await call.manager.command(std::move(call.owner), std::move(call.session_id), std::move(spec), call.arrived);
   if (!record) co_return tool_failure(record.error());
   if (record->done.outcome == wire::Outcome::timed_out) co_return timed_out_command(*record, allowed);
-  co_return finished_command(*record);
+  co_return finished_command(*record, plain);
 }
 
 ToolTask get_metrics(ToolCall call) {

@@ -32,6 +32,7 @@ struct ToolCall {
   std::string session_id;
   ToolArgs args;
   manager::TimePoint arrived;
+  bool plain = false;             // the client shows the text of a run or command as it comes
 };
 
 using ToolTask = boost::asio::awaitable<ToolResult>;

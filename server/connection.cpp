@@ -286,6 +286,7 @@ class Session {
     request.caller.owner = x.owner;
     request.caller.arrived = x.arrived;
     request.request_id = x.request_id;
+    request.user_agent = std::string(parser_->get()[http::field::user_agent].substr(0, 512));
     request.endpoint = endpoint_of(parser_->get()[http::field::host], kTls);
     if (context_.direct_link) request.link_token = [this, &x](const std::string& session_id) { return context_.auth.link_token(x.owner, session_id); };
     lowest().expires_after(kWorkTime);
