@@ -128,8 +128,28 @@ def test_what_a_code_sandbox_does_not_have(agent_bay, make_session):
     assert not agent_bay.context.get("none").success
     made = agent_bay.context.get("new", create=True)
     assert not made.success and "no persistent contexts" in made.error_message
+    assert session.context.info().success and session.context.sync()
     result = session.call_mcp_tool("oss_upload", {"bucket": "b", "object": "o", "path": "/tmp/x"})
     assert not result.success and "tool not found" in result.error_message
+    for result in (session.computer.screenshot(), session.mobile.screenshot(), session.oss.upload("b", "o", "/tmp/x")):
+        assert not result.success and "tool not found" in result.error_message
+    for result in (session.file_system.upload_file(__file__, "/tmp/x"), session.file_system.download_file("/etc/passwd", "/dev/null")):
+        assert not result.success and "write_file" in result.error_message
+    for streaming in (session.pty.create, session.pty.list):
+        with pytest.raises(Exception, match="ws_url is not available"):
+            streaming()
+    result = session.code.run_code("1", "python", stream_beta=True)
+    assert not result.success and "ws_url is not available" in result.error_message
+    with pytest.raises(Exception, match="GetSkillMetaData"):
+        agent_bay.beta_skills.get_metadata()
+
+
+def test_variables_of_the_session(make_session):
+    session = make_session()
+    assert session.env.set({"GREETING": "hello"}).success
+    assert session.env.get(["GREETING"]).envs == {"GREETING": "hello"}
+    assert session.command.execute_command("echo $GREETING").output == "hello\n"
+    assert session.code.run_code("import os; os.environ['GREETING']", "python").result == "'hello'"
 
 
 def test_delete_with_sync(agent_bay, make_session):
