@@ -125,6 +125,8 @@ class SessionView:
         self.pid_namespace = session.shell("readlink /proc/self/ns/pid").strip()
         assert re.fullmatch(r"pid:\[\d+\]", self.pid_namespace), self.pid_namespace
         self.init = wait_until(self._find_init, 2, "the session's init among the host's processes")
+        # An open namespace keeps its number: no later session can be taken for this one.
+        self._held = open(f"/proc/{self.init}/ns/pid", "rb")
 
     def _find_init(self):
         for pid in self.members():
