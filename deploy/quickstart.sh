@@ -50,6 +50,9 @@ state=$(realpath -m "$state")
 # The daemons run as users who need not be able to enter the directory of this checkout. In a
 # mount namespace of their own they find everything they need below here; the name follows
 # from the state directory, so that two of them never meet.
+# Root's are the state directory itself, images/, logs/ and env; data/ is the gateway's, and
+# root neither reads nor changes anything in there.
+data=$state/data
 base=/run/codespace/$(printf %s "$state" | sha256sum | cut -c1-8)
 bin=$root/build/release/bin
 launcher_pid=''
@@ -122,7 +125,7 @@ start_daemon() {
   setsid unshare --mount --propagation private /bin/sh -euc '
     base=$1 state=$2 bin=$3 program=$4
     shift 4
-    mount --bind "$state" "$base/state"
+    mount --bind "$state/data" "$base/state"
     mount --bind "$state/images" "$base/images"
     mount --bind "$bin" "$base/bin"
     mount -o remount,bind,ro "$base/bin"
@@ -176,13 +179,13 @@ make_users() {
 
 make_directories() {
   install -d -m 0755 /run/codespace "$base" "$base/state" "$base/images" "$base/bin"
-  install -d -m 0711 -o codespace -g codespace "$state"
-  install -d -m 0755 -o root -g root "$state/images"
+  install -d -m 0755 -o root -g root "$state" "$state/images"
+  install -d -m 0711 -o codespace -g codespace "$data"
   install -d -m 0700 -o root -g root "$state/logs"
 }
 
 curl_api() {
-  curl --silent --show-error --max-time 70 --cacert "$state/tls/ca.pem" "$@"
+  curl --silent --show-error --max-time 70 --cacert "$data/tls/ca.pem" "$@"
 }
 
 wait_ready() {
@@ -196,7 +199,7 @@ wait_ready() {
       show_log gateway
       die "codespaced ended while starting; the lines above say why (is $listen in use by another program?)"
     fi
-    if [[ -f $state/tls/ca.pem && -f $state/api-key ]]; then
+    if [[ -f $data/tls/bundle.pem && -f $data/api-key ]]; then
       write_env
       if curl_api --fail --output /dev/null "$CODESPACE_URL/readyz" 2>/dev/null; then return 0; fi
     fi
@@ -207,20 +210,16 @@ wait_ready() {
   die "the server was not ready within 30 s; /readyz says: $answer"
 }
 
-# <state>/env for the person who called us, and the public part of tls/ readable for them.
+# <state>/env for the person who called us. What of it comes from the gateway's files is checked
+# by `codespaced env`, and it is read here, never run.
 write_env() {
-  chmod 0755 "$state/tls"
-  chmod 0644 "$state/tls/ca.pem"
-  if [[ -f $state/tls/bundle.pem ]]; then chmod 0644 "$state/tls/bundle.pem"; fi
   rm -f "$state/env.new"
-  (umask 077 && "$bin/codespaced" env --state "$state" --listen "$listen" >"$state/env.new") ||
+  (umask 077 && "$bin/codespaced" env --state "$data" --listen "$listen" >"$state/env.new") ||
     die "codespaced env failed; see $state/logs/gateway.log"
   chown "${SUDO_UID:-0}:${SUDO_GID:-0}" "$state/env.new"
   mv -f "$state/env.new" "$state/env"
-  # shellcheck disable=SC1091  # written by the line above
-  CODESPACE_URL=$(. "$state/env" && printf %s "$CODESPACE_URL")
-  # shellcheck disable=SC1091
-  CODESPACE_API_KEY=$(. "$state/env" && printf %s "$CODESPACE_API_KEY")
+  CODESPACE_URL=$(sed -n "s/^export CODESPACE_URL='\(.*\)'\$/\1/p" "$state/env")
+  CODESPACE_API_KEY=$(sed -n "s/^export CODESPACE_API_KEY='\(.*\)'\$/\1/p" "$state/env")
 }
 
 json_field() {
@@ -269,12 +268,12 @@ print_access() {
 CodeSpace is running.
   URL   $CODESPACE_URL
   key   $CODESPACE_API_KEY
-  CA    $state/tls/ca.pem
+  CA    $data/tls/ca.pem
   env   . $state/env        (for the SDKs and curl)
   logs  $state/logs/
 
 Try:
-  curl --cacert '$state/tls/ca.pem' -H 'Authorization: Bearer $CODESPACE_API_KEY' -H 'Content-Type: application/json' \\
+  curl --cacert '$data/tls/ca.pem' -H 'Authorization: Bearer $CODESPACE_API_KEY' -H 'Content-Type: application/json' \\
     -d '{"language": "python", "code": "print(\\"Hello from CodeSpace!\\")"}' $CODESPACE_URL/v1/runs
 
 Stop it with: sudo ./deploy/quickstart.sh --stop$([[ $state == "$root/.codespace" ]] || printf ' --state %q' "$state")

@@ -60,6 +60,23 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
+/// First line of a regular file that belongs to the owner of its directory; empty otherwise. Root
+/// asks for this in a directory of the gateway's, and a gateway taken over must not lend it root's eyes.
+std::string read_own_line(const std::string& directory, const char* name) {
+  const int dir = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  const int fd = ::openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  struct stat above {}, file {};
+  char text[512];
+  ssize_t got = 0;
+  if (fd >= 0 && ::fstat(dir, &above) == 0 && ::fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_uid == above.st_uid)
+    got = ::read(fd, text, sizeof text);
+  for (const int open : {dir, fd}) {
+    if (open >= 0) ::close(open);
+  }
+  const std::string_view line(text, got > 0 ? static_cast<std::size_t>(got) : 0);
+  return std::string(line.substr(0, line.find('\n')));
+}
+
 Result<void> write_secret(const std::string& path, const std::string& text) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return sys_error(errno, "create " + path);
@@ -269,22 +286,34 @@ int serve(const Config& config) {
   return 0;
 }
 
+/// In single quotes for a POSIX shell.
+std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') out += "'\\''";
+    else out += c;
+  }
+  return out + "'";
+}
+
 int print_env(const std::string& state, const std::string& listen) {
   const auto address = parse_listen(listen);
   if (!address) return fail(address.error(), 2);
-  const std::string key = read_line(state + "/api-key");
+  const std::string key = read_own_line(state, "api-key");
   if (key.empty()) return fail({ErrorCode::internal, Fault::server, errno, "read " + state + "/api-key (has the server been started once, and may you read it?)", {}});
+  // Whoever reads the output runs it in a shell, and this file is not theirs.
+  if (key.size() > 256 || key.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~+/=") != std::string::npos)
+    return fail({ErrorCode::internal, Fault::server, 0, state + "/api-key holds no key of this server: letters, digits and _-.~+/= only", {}}, 2);
   const std::string host = address->host == "127.0.0.1" || address->host == "::1" || address->host == "0.0.0.0" || address->host == "::" ? "localhost" : address->host;
   const std::string endpoint = host + ":" + std::to_string(address->port);
-  std::cout << "export CODESPACE_URL='https://" << endpoint << "'\n"
-            << "export CODESPACE_API_KEY='" << key << "'\n"
-            << "export CODESPACE_CA='" << state << "/tls/ca.pem'\n"
-            << "export AGENTBAY_ENDPOINT='" << endpoint << "'\n"
-            << "export AGENTBAY_API_KEY='" << key << "'\n"
-            << "export SSL_CERT_FILE='" << state << "/tls/bundle.pem'\n"
-            << "export REQUESTS_CA_BUNDLE='" << state << "/tls/bundle.pem'\n"
-            << "export CURL_CA_BUNDLE='" << state << "/tls/bundle.pem'\n"
-            << "export NODE_EXTRA_CA_CERTS='" << state << "/tls/ca.pem'\n";
+  const std::pair<std::string_view, std::string> variables[] = {
+      {"CODESPACE_URL", "https://" + endpoint},      {"CODESPACE_API_KEY", key},
+      {"CODESPACE_CA", state + "/tls/ca.pem"},       {"AGENTBAY_ENDPOINT", endpoint},
+      {"AGENTBAY_API_KEY", key},                     {"SSL_CERT_FILE", state + "/tls/bundle.pem"},
+      {"REQUESTS_CA_BUNDLE", state + "/tls/bundle.pem"}, {"CURL_CA_BUNDLE", state + "/tls/bundle.pem"},
+      {"NODE_EXTRA_CA_CERTS", state + "/tls/ca.pem"},
+  };
+  for (const auto& [name, value] : variables) std::cout << "export " << name << '=' << quoted(value) << '\n';
   return 0;
 }
 

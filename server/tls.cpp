@@ -47,7 +47,8 @@ Result<void> write_file(const std::string& path, const std::string& text, mode_t
   const std::string fresh = path + ".new";
   const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (fd < 0) return failed("create " + fresh);
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
+  // The mode is meant whatever the umask: clients on this machine read the public files.
+  const bool written = ::fchmod(fd, mode) == 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
   ::close(fd);
   if (!written || ::rename(fresh.c_str(), path.c_str()) != 0) return failed("write " + path);
   return {};
@@ -184,7 +185,11 @@ Result<void> write_bundle(const std::string& dir) {
 
 Result<boost::asio::ssl::context> make_tls(const std::string& state_dir, const std::string& extra_names) {
   const std::string dir = state_dir + "/tls";
-  if (::mkdir(dir.c_str(), 0755) != 0 && errno != EEXIST) return failed("mkdir " + dir);
+  if (::mkdir(dir.c_str(), 0755) == 0) {
+    if (::chmod(dir.c_str(), 0755) != 0) return failed("chmod " + dir);  // whatever the umask
+  } else if (errno != EEXIST) {
+    return failed("mkdir " + dir);
+  }
   if (::access((dir + "/ca.pem").c_str(), R_OK) != 0) {
     if (auto made = make_ca(dir); !made) return std::unexpected(made.error());
   }

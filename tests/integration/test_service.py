@@ -103,6 +103,24 @@ def test_env_command(deployment):
     assert '"images"' in done.stdout
 
 
+@pytest.mark.parametrize("left", ["csk_'; touch ran; '", "csk_$(touch ran)", "csk_`touch ran`", "root:x:0:0:", ""])
+def test_env_command_gives_no_shell_what_is_no_key(deployment, tmp_path, left):
+    """The gateway can write the file, and root runs what the command prints."""
+    (tmp_path / "api-key").write_text(left + "\n")
+    done = subprocess.run([deployment.bin / "codespaced", "env", "--state", tmp_path, "--listen", "127.0.0.1:1"], capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout == "" and "api-key" in done.stderr
+
+
+def test_env_command_follows_no_link(deployment, tmp_path):
+    """Nor does it read what another user put there, or wait for a pipe."""
+    (tmp_path / "secret").write_text("csk_of-somebody-else\n")
+    for put in (lambda key: key.symlink_to(tmp_path / "secret"), os.mkfifo, lambda key: (key.write_text("csk_planted\n"), os.chown(key, 12345, 12345))):
+        put(tmp_path / "api-key")
+        done = subprocess.run([deployment.bin / "codespaced", "env", "--state", tmp_path, "--listen", "127.0.0.1:1"], capture_output=True, text=True, timeout=10)
+        assert done.returncode != 0 and done.stdout == ""
+        (tmp_path / "api-key").unlink()
+
+
 def test_root_without_user_is_refused(deployment, tmp_path):
     """Started as root without a user to become, the gateway refuses and says what to do."""
     done = subprocess.run([deployment.bin / "codespaced", "serve", "--state", str(tmp_path), "--listen", "127.0.0.1:0"],
