@@ -34,7 +34,6 @@ RunGroup::RunGroup(CgroupBackend backend, std::string name) : backend_(backend),
   // v1 counts what TCP has in its queues only in groups where this was written.
   if (backend == CgroupBackend::v1)
     (void)sys::write_file_at(dir(memory), "memory.kmem.tcp.limit_in_bytes", sys::Decimal(kTcpQueueBytes).view());
-  if (backend == CgroupBackend::v2) peak_.reset(::openat(dir(memory), "memory.peak", O_RDWR | O_CLOEXEC));
   ok_ = true;
 }
 
@@ -93,49 +92,44 @@ void RunGroup::signal_all(int signal) const {
   for (const pid_t pid : members()) (void)::kill(pid, signal);
 }
 
-std::string RunGroup::number_text(Controller controller, const char* file) const {
-  return sys::read_file_at(dir(controller), file);
+std::string RunGroup::text(Kept& kept) const {
+  if (!kept.fd) {
+    const int mode = kept.controller == memory && &kept == &memory_peak_ ? O_RDWR : O_RDONLY;
+    kept.fd.reset(::openat(dir(kept.controller), backend_ == CgroupBackend::v2 ? kept.v2 : kept.v1, mode | O_CLOEXEC));
+  }
+  char buffer[4096];
+  const ssize_t n = ::pread(kept.fd.get(), buffer, sizeof buffer, 0);
+  return n <= 0 ? std::string() : std::string(buffer, static_cast<size_t>(n));
 }
 
 std::uint64_t RunGroup::cpu_ns() const {
-  if (backend_ == CgroupBackend::v2) return sys::parse_keyed_number(number_text(cpuacct, "cpu.stat"), "usage_usec") * 1000;
-  return sys::parse_number(number_text(cpuacct, "cpuacct.usage"));
+  if (backend_ == CgroupBackend::v2) return sys::parse_keyed_number(text(cpu_), "usage_usec") * 1000;
+  return sys::parse_number(text(cpu_));
 }
 
 std::uint64_t RunGroup::memory_bytes() const {
-  return sys::parse_number(number_text(memory, backend_ == CgroupBackend::v2 ? "memory.current" : "memory.usage_in_bytes"));
+  return sys::parse_number(sys::read_file_at(dir(memory), backend_ == CgroupBackend::v2 ? "memory.current" : "memory.usage_in_bytes"));
 }
 
-std::uint64_t RunGroup::memory_peak_bytes() const {
-  if (backend_ == CgroupBackend::v1) return sys::parse_number(number_text(memory, "memory.max_usage_in_bytes"));
-  if (!peak_) return sys::parse_number(number_text(memory, "memory.peak"));
-  char text[32];
-  const ssize_t n = ::pread(peak_.get(), text, sizeof text, 0);
-  return n <= 0 ? 0 : sys::parse_number(std::string_view(text, static_cast<size_t>(n)));
-}
+std::uint64_t RunGroup::memory_peak_bytes() const { return sys::parse_number(text(memory_peak_)); }
 
 std::uint32_t RunGroup::pids_now() const {
-  return static_cast<std::uint32_t>(sys::parse_number(number_text(pids, "pids.current")));
+  return static_cast<std::uint32_t>(sys::parse_number(sys::read_file_at(dir(pids), "pids.current")));
 }
 
 std::uint32_t RunGroup::pids_peak() const {
-  const std::string text = number_text(pids, "pids.peak");  // Linux 6.1
-  if (!text.empty()) return static_cast<std::uint32_t>(sys::parse_number(text));
+  const std::string peak = text(pids_peak_);  // Linux 6.1
+  if (!peak.empty()) return static_cast<std::uint32_t>(sys::parse_number(peak));
   return pids_now();
 }
 
-std::uint64_t RunGroup::oom_kills() const {
-  const char* file = backend_ == CgroupBackend::v2 ? "memory.events" : "memory.oom_control";
-  return sys::parse_keyed_number(number_text(memory, file), "oom_kill");
-}
+std::uint64_t RunGroup::oom_kills() const { return sys::parse_keyed_number(text(oom_), "oom_kill"); }
 
 void RunGroup::reset_memory_peak() {
-  if (backend_ == CgroupBackend::v1) {
-    (void)sys::write_file_at(dir(memory), "memory.max_usage_in_bytes", "0");
-  } else if (peak_) {
-    // EINVAL before Linux 6.12: the peak is then the group's since its start.
-    [[maybe_unused]] const ssize_t reset = ::pwrite(peak_.get(), "reset", 5, 0);
-  }
+  if (!memory_peak_.fd) (void)text(memory_peak_);
+  // v2: EINVAL before Linux 6.12; the peak is then the group's since its start.
+  const std::string_view none = backend_ == CgroupBackend::v1 ? "0" : "reset";
+  [[maybe_unused]] const ssize_t reset = ::pwrite(memory_peak_.fd.get(), none.data(), none.size(), 0);
 }
 
 }  // namespace codespace::init

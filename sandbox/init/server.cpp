@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "sandbox/init/file_ops.h"
 #include "sandbox/sys/clock.h"
@@ -22,6 +23,10 @@ using wire::Refusal;
 constexpr std::size_t kMaxConnections = 512;
 constexpr std::uint64_t kRequestTimeoutNs = 30 * sys::kNsPerSecond;
 constexpr std::uint32_t kMaxEnv = 1024;
+// A run that is over soon is told in one piece: each piece wakes the gateway, and waking is the
+// dearest part of a short run. A longer one is told in pieces of this age or size.
+constexpr std::uint64_t kTellAfterNs = 20'000'000;
+constexpr std::size_t kTellBytes = 32 * 1024;
 
 /// recv(2) that also takes the descriptors of a `prepare`; more than a request may have are closed.
 ssize_t receive(int from, void* data, std::size_t size, std::vector<sys::UniqueFd>& descriptors) {
@@ -103,7 +108,7 @@ void Server::read_request(Connection& c) {
     const std::size_t whole = wire::kHeaderSize + header.length;
     if (c.inbound.size() < whole) continue;
     c.requested = true;
-    loop_.cancel(c.timer);
+    loop_.cancel(std::exchange(c.timer, 0));
     const std::vector<char> bytes = std::move(c.inbound);
     c.inbound.clear();
     return handle(c, header.type, {bytes.data() + wire::kHeaderSize, header.length},
@@ -269,9 +274,19 @@ void Server::follow(Connection& c, std::shared_ptr<Run> run) {
     c.run.reset();
     return pump(c);
   }
-  c.on_log = [this, &c] { pump(c); };
+  c.on_log = [this, &c] { on_log(c); };
   c.run->listeners.push_back(&c.on_log);
-  pump(c);
+  on_log(c);
+}
+
+void Server::on_log(Connection& c) {
+  if (c.blocked) return;
+  if (c.run->finished() || c.run->log().size() - c.sent >= kTellBytes) return pump(c);
+  if (c.timer != 0 || c.sent == c.run->log().size()) return;
+  c.timer = loop_.at(sys::monotonic_ns() + kTellAfterNs, [this, &c] {
+    c.timer = 0;
+    pump(c);
+  });
 }
 
 void Server::pump(Connection& c) {
@@ -280,12 +295,15 @@ void Server::pump(Connection& c) {
   while (c.sent < source.size()) {
     const ssize_t n = ::send(c.fd.get(), source.data() + c.sent, source.size() - c.sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return loop_.modify(c.fd.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+    if (n < 0 && errno == EAGAIN) {
+      c.blocked = true;
+      return loop_.modify(c.fd.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+    }
     if (n < 0) return drop(c);
     c.sent += static_cast<std::size_t>(n);
   }
   if (complete) return drop(c);
-  loop_.modify(c.fd.get(), EPOLLIN | EPOLLRDHUP);
+  if (std::exchange(c.blocked, false)) loop_.modify(c.fd.get(), EPOLLIN | EPOLLRDHUP);
 }
 
 }  // namespace codespace::init

@@ -27,7 +27,8 @@ class Server {
     std::size_t sent = 0;           // of the log, or of `reply`
     std::vector<char> reply;
     std::function<void()> on_log;
-    EventLoop::TimerId timer = 0;   // for the request to arrive
+    EventLoop::TimerId timer = 0;   // for the request to arrive; then, for what was not sent at once
+    bool blocked = false;           // waits for room in the socket
     std::vector<sys::UniqueFd> descriptors;        // that came with the request
     std::shared_ptr<int> life = std::make_shared<int>(0);  // held by nobody else: a weak copy knows its end
   };
@@ -44,6 +45,7 @@ class Server {
   void answer(Connection& c, wire::InitReply type, const wire::Writer& w);
   void refuse(Connection& c, wire::Refusal why, std::string_view detail);
   void follow(Connection& c, std::shared_ptr<Run> run);
+  void on_log(Connection& c);
   void pump(Connection& c);
   void drop(Connection& c);
 

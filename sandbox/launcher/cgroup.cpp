@@ -39,6 +39,8 @@ void kill_members(int dir, const std::string& group) {
 /// Removes a group and all below it, children first. cgroupfs directories contain only
 /// control files, so rmdir needs no unlink.
 bool remove_tree(int dir, const std::string& path) {
+  // A group without groups goes at once; with some it is busy, as it is with a process.
+  if (::unlinkat(dir, path.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return true;
   const int fd = open_dir_at(dir, path);
   if (fd < 0) return errno == ENOENT;
   DIR* d = ::fdopendir(fd);
@@ -46,12 +48,15 @@ bool remove_tree(int dir, const std::string& path) {
     ::close(fd);
     return false;
   }
+  bool below = false;
   bool all = true;
   while (const dirent* e = ::readdir(d)) {
-    if (e->d_type == DT_DIR && e->d_name[0] != '.') all = remove_tree(dir, path + "/" + e->d_name) && all;
+    if (e->d_type != DT_DIR || e->d_name[0] == '.') continue;
+    below = true;
+    all = remove_tree(dir, path + "/" + e->d_name) && all;
   }
   ::closedir(d);
-  return all && (::unlinkat(dir, path.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT);
+  return below && all && (::unlinkat(dir, path.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT);
 }
 
 void kill_tree(int dir, const std::string& path) {

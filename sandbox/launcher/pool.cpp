@@ -35,10 +35,6 @@ bool same_disks(const wire::SessionLimits& a, const wire::SessionLimits& b) {
   return a.workspace_bytes == b.workspace_bytes && a.scratch_bytes == b.scratch_bytes && a.inodes == b.inodes;
 }
 
-bool same_resources(const wire::SessionLimits& a, const wire::SessionLimits& b) {
-  return a.memory_bytes == b.memory_bytes && a.cpu_milli == b.cpu_milli && a.pids == b.pids;
-}
-
 }  // namespace
 
 LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
@@ -132,7 +128,7 @@ bool Sessions::take_pooled(const wire::LauncherRequest& request) {
       kill(session);
       continue;
     }
-    LauncherReply reply = describe(session);
+    LauncherReply reply = identify(session);
     reply.origin = wire::Origin::pool;
     for (const Pool& pool : pools_) {
       if (pool.image == request.image && pool.flavour == request.flavour) reply.pool_ready = count_pooled(pool, true);

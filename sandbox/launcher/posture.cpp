@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cstring>
+
+#include "sandbox/sys/syscalls.h"
 
 namespace codespace::launcher {
 
@@ -67,14 +70,23 @@ std::uint64_t posture_digest(const wire::PostureFacts& facts) {
 }
 
 bool namespaces_differ(pid_t pid) {
-  for (const char* kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
-    char theirs[48];
-    char ours[48];
-    ::snprintf(theirs, sizeof theirs, "/proc/%d/ns/%s", pid, kind);
-    ::snprintf(ours, sizeof ours, "/proc/self/ns/%s", kind);
-    struct stat a {};
-    struct stat b {};
-    if (::stat(theirs, &a) != 0 || ::stat(ours, &b) != 0 || a.st_ino == b.st_ino) return false;
+  static constexpr std::array kKinds = {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"};
+  const auto inode = [](const char* of, const char* kind) -> ino_t {
+    char path[48];
+    ::snprintf(path, sizeof path, "/proc/%s/ns/%s", of, kind);
+    struct stat st {};
+    return ::stat(path, &st) == 0 ? st.st_ino : 0;
+  };
+  // The launcher's own never change once it serves.
+  static const std::array<ino_t, kKinds.size()> ours = [&] {
+    std::array<ino_t, kKinds.size()> found{};
+    for (std::size_t i = 0; i < kKinds.size(); ++i) found[i] = inode("self", kKinds[i]);
+    return found;
+  }();
+  const sys::Decimal number(static_cast<std::uint64_t>(pid));
+  for (std::size_t i = 0; i < kKinds.size(); ++i) {
+    const ino_t theirs = inode(number.c_str(), kKinds[i]);
+    if (theirs == 0 || ours[i] == 0 || theirs == ours[i]) return false;
   }
   return true;
 }

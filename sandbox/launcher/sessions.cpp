@@ -230,6 +230,12 @@ void Sessions::on_joined(Session& session) {
     stage = Stage::id_map;
     ready = map_ids(session.pid, session.lease);
   }
+  if (ready && usual_) {
+    stage = Stage::cgroup_limits;
+    session.limits = *usual_;
+    ready = cgroups_.limit(session.group, session.limits);
+    session.limited = true;
+  }
   if (!ready) {
     ::fprintf(stderr, "<4>a child failed in preparation stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
               ready.error().sys_errno, ready.error().what.c_str());
@@ -246,14 +252,18 @@ Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& req
   session.key = request.session;
   session.directory = pooled ? "pool-" + std::string(sys::Decimal(session.lease).view()) : hex_of(request.session);
   session.image = request.image;
+  const bool limited = session.limited && same_resources(session.limits, request.limits);
   session.limits = request.limits;
+  usual_ = request.limits;
   session.flavour = request.flavour;
   session.wants_ahead = request.ahead;
   session.created_wall_ms = sys::wall_ms();
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
   session.state = pooled ? SessionState::warming : SessionState::starting;
   stage = Stage::cgroup_limits;
-  if (auto limited = cgroups_.limit(session.group, session.limits); !limited) return limited;
+  if (!limited) {
+    if (auto written = cgroups_.limit(session.group, session.limits); !written) return written;
+  }
   auto listener = listen(session, stage);
   if (!listener) return std::unexpected(listener.error());
   stage = Stage::child_sync;
@@ -369,7 +379,7 @@ void Sessions::on_channel(Session& session) {
   }
   if (whole && session.state == SessionState::warming && report.stage == Stage::mount_tmpfs && report.sys_errno == 0)
     return (void)take_descriptors(message, session.disks);
-  LauncherReply reply = describe(session);
+  LauncherReply reply = identify(session);
   if (!whole) {
     reply.status = LauncherStatus::setup_failed;
     reply.stage = Stage::init_ready;
@@ -457,7 +467,7 @@ void Sessions::on_tick() {
     Session& session = *it->second;
     if (session.setup_deadline_ns != 0 && now > session.setup_deadline_ns && session.state < SessionState::running) {
       if (session.state == SessionState::starting || session.state == SessionState::warming) {
-        LauncherReply reply = describe(session);
+        LauncherReply reply = identify(session);
         reply.status = LauncherStatus::setup_failed;
         reply.stage = Stage::init_ready;
         reply.sys_errno = ETIMEDOUT;
@@ -489,7 +499,7 @@ bool Sessions::needs_tick() const {
 }
 
 LauncherReply Sessions::freeze(Session& session, bool frozen) {
-  LauncherReply reply = describe(session);
+  LauncherReply reply = identify(session);
   if (session.state != SessionState::running) {
     reply.status = LauncherStatus::unknown_session;
     return reply;
@@ -510,13 +520,18 @@ LauncherReply Sessions::freeze(Session& session, bool frozen) {
   return reply;
 }
 
-LauncherReply Sessions::describe(const Session& session) {
+LauncherReply Sessions::identify(const Session& session) const {
   LauncherReply reply = reply_with(LauncherStatus::ok, session.key);
   reply.image = session.image;
   reply.limits = session.limits;
   reply.posture_digest = session.posture_digest;
   reply.paused = session.paused ? 1 : 0;
   reply.created_wall_ms = session.created_wall_ms;
+  return reply;
+}
+
+LauncherReply Sessions::describe(const Session& session) {
+  LauncherReply reply = identify(session);
   const CgroupUsage usage = cgroups_.usage(session.group);
   reply.memory_bytes = usage.memory_bytes;
   reply.memory_peak_bytes = usage.memory_peak_bytes;

@@ -46,15 +46,21 @@ struct WarmUp {
   std::uint64_t forwarded_ns = 0;        // when the zygote was asked
 };
 
+/// What of a session's limits is in its control groups.
+inline bool same_resources(const wire::SessionLimits& a, const wire::SessionLimits& b) {
+  return a.memory_bytes == b.memory_bytes && a.cpu_milli == b.cpu_milli && a.pids == b.pids;
+}
+
 struct Session {
   wire::SessionKey key{};          // while a request owns it
   std::string directory;           // name in the runtime directory: hex of the key, or the pool's own
   std::string group;               // name in Cgroups, by lease
   std::uint64_t image = 0;
-  wire::SessionLimits limits;
+  wire::SessionLimits limits;      // whose resources (same_resources) are in the control groups
   std::uint32_t lease = 0;
   SessionState state = SessionState::preparing;
   std::uint64_t template_generation = 0;
+  bool limited = false;           // the control groups hold `limits`
   bool paused = false;
   std::uint64_t posture_digest = 0;
   std::int64_t created_wall_ms = 0;
@@ -92,6 +98,8 @@ class Sessions {
   /// Starts the end of a session; its outcome comes by on_gone.
   void kill(Session& session);
   [[nodiscard]] wire::LauncherReply freeze(Session& session, bool frozen);
+  /// What a session is; describe() adds what it uses.
+  [[nodiscard]] wire::LauncherReply identify(const Session& session) const;
   [[nodiscard]] wire::LauncherReply describe(const Session& session);
   /// The session with this key, from its assignment to its end.
   Session* find(const wire::SessionKey& key);
@@ -161,6 +169,7 @@ class Sessions {
   std::map<std::uint32_t, std::unique_ptr<Session>> table_;   // by lease
   std::map<wire::SessionKey, Session*> by_key_;
   std::deque<wire::LauncherRequest> pending_;                // creations that wait for a child
+  std::optional<wire::SessionLimits> usual_;                 // of the last creation: the next is mostly like it
 };
 
 /// Lower-case hex of a session key: the name of its runtime directory.

@@ -7,6 +7,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "sandbox/async/event.h"
 #include "sandbox/manager/impl.h"
 #include "sandbox/manager/keyed.h"
 #include "sandbox/manager/validation.h"
@@ -108,29 +109,44 @@ void SessionManager::Impl::drop_reservation(const SessionPtr& session) {
   session->gone.set();
 }
 
+namespace {
+/// What became of a session's row, told by the store's thread.
+struct Saved {
+  Result<Claimed> claimed = server_error(ErrorCode::internal, "the row was not written");
+  async::Event done;
+};
+}  // namespace
+
 Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour flavour, std::optional<Claim> claim) {
   const auto reserved = reserve(row);
   if (!reserved) co_return std::unexpected(reserved.error());
   const SessionPtr session = *reserved;
-  auto insert = [row, claim](Store& store) { return store.insert_session(row, claim); };
-  const auto claimed = co_await store_.call<Result<Claimed>>(std::move(insert));
-  if (!claimed || !claimed->fresh) {
-    drop_reservation(session);
-    if (!claimed) co_return std::unexpected(claimed.error());
-    co_return co_await settled_info(claimed->object);
-  }
-
   wire::LauncherRequest request;
   request.op = wire::LauncherOp::create;
   request.session = row.key;
   request.image = row.info.image_handle;
   request.limits = row.info.limits;
   request.flavour = config_.zygotes ? flavour : wire::Flavour::none;
+
+  // The row is written while the launcher works, unless the answer may be that the session is there
+  // already. A session whose row a crash has lost is ended when the next daemon takes stock.
+  const auto saved = std::make_shared<Saved>();
+  store_.post([row, claim, saved](Store& store) {
+    saved->claimed = store.insert_session(row, claim);
+    saved->done.set();
+  });
+  if (claim) co_await saved->done.wait();
+  if (claim && (!saved->claimed || !saved->claimed->fresh)) {
+    drop_reservation(session);
+    if (!saved->claimed) co_return std::unexpected(saved->claimed.error());
+    co_return co_await settled_info(saved->claimed->object);
+  }
   const auto reply = co_await launcher_.ask(request, kCreatePatience);
-  if (!reply || reply->status != wire::LauncherStatus::ok) {
-    Error error = reply ? explain_launcher(*reply) : reply.error();
-    if (!reply) {
-      // It may have been made all the same, and nobody would ever use or end it.
+  co_await saved->done.wait();
+  if (!saved->claimed || !reply || reply->status != wire::LauncherStatus::ok) {
+    Error error = !saved->claimed ? saved->claimed.error() : reply ? explain_launcher(*reply) : reply.error();
+    if (!reply || reply->status == wire::LauncherStatus::ok) {
+      // It was made, or may have been, and nobody would ever use or end it.
       request.op = wire::LauncherOp::kill;
       (void)co_await launcher_.ask(request, kKillPatience);
     }

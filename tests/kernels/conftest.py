@@ -23,7 +23,7 @@ def pytest_addoption(parser):
 
 def inside(rootfs, cwd):
     """The words before a command that run it, with the same pid, in an image that sees our temporary files."""
-    script = ('mount --rbind /proc "$1/proc"; mount --bind /dev "$1/dev"; mount --bind /tmp "$1/tmp"; dir=$2; '
+    script = ('mount --rbind /proc "$1/proc"; mount --rbind /dev "$1/dev"; mount --bind /tmp "$1/tmp"; dir=$2; '
               'root=$1; shift 2; exec /usr/sbin/chroot "$root" /bin/sh -c \'cd "$1"; shift; exec "$@"\' sh "$dir" "$@"')
     return ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-euc", script, "sh", rootfs, str(cwd)]
 
