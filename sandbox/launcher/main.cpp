@@ -255,7 +255,7 @@ class Server {
     // An orderly end takes every session along: without a launcher nobody could end them.
     sessions_.kill_all();
     const std::uint64_t give_up = sys::monotonic_ns() + 10 * sys::kNsPerSecond;
-    while (!sessions_.all().empty() && sys::monotonic_ns() < give_up) step();
+    while (!sessions_.busy().empty() && sys::monotonic_ns() < give_up) step();
   }
 
  private:
@@ -263,9 +263,11 @@ class Server {
     polled_.clear();
     polled_.push_back({listener_.get(), static_cast<short>(peers_.size() < kMaxPeers ? POLLIN : 0), 0});
     for (const Peer& peer : peers_) polled_.push_back({peer.fd.get(), POLLIN, 0});
+    polled_.push_back({sessions_.quiet_events(), POLLIN, 0});
     const std::size_t first_session = polled_.size();
     order_.clear();
-    for (const auto& [lease, session] : sessions_.all()) {
+    // The time of a step must not grow with the sessions that just run.
+    for (const auto& [lease, session] : sessions_.busy()) {
       order_.push_back(lease);
       for (const UniqueFd* fd : {&session->pidfd, &session->channel, &session->join.connection, &session->ahead.connection})
         polled_.push_back({*fd ? fd->get() : -1, POLLIN, 0});
@@ -282,6 +284,7 @@ class Server {
     }
     if (n < 0 && errno != EINTR) die({ErrorCode::internal, Fault::server, errno, "poll"});
     if (n > 0) {
+      if (polled_[first_session - 1].revents != 0) sessions_.on_quiet_events();
       serve_sessions(first_session);
       sessions_.zygotes().on_polled(std::span(polled_).subspan(first_zygote));
       std::size_t i = 1;
@@ -291,6 +294,7 @@ class Server {
       if (polled_[0].revents != 0) accept();
     }
     sessions_.on_tick();
+    sessions_.put_to_rest();
     sessions_.zygotes().check_time();
     peers_.remove_if([](const Peer& peer) { return peer.closed; });
   }
@@ -371,8 +375,10 @@ class Server {
       case LauncherOp::stat:
         return send(peer, session == nullptr || session->state != SessionState::running ? unknown : sessions_.describe(*session));
       case LauncherOp::list: {
-        for (const auto& [lease, listed] : sessions_.all()) {
-          if (listed->state == SessionState::running) send(peer, sessions_.describe(*listed));
+        for (const Sessions::Table* table : {&sessions_.busy(), &sessions_.quiet()}) {
+          for (const auto& [lease, listed] : *table) {
+            if (listed->state == SessionState::running) send(peer, sessions_.describe(*listed));
+          }
         }
         LauncherReply end;
         end.status = LauncherStatus::end_of_list;

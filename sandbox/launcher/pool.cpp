@@ -65,7 +65,7 @@ LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
   pool->limits = request.limits;
   pool->count = request.count;
   std::uint32_t kept = 0;
-  for (auto& [lease, session] : table_) {
+  for (auto& [lease, session] : busy_) {
     const bool ours = (session->state == SessionState::pooled || session->state == SessionState::warming) &&
                       session->image == pool->image && session->flavour == pool->flavour;
     if (ours && (changed || kept++ >= pool->count)) kill(*session);
@@ -77,7 +77,7 @@ LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
 
 std::uint32_t Sessions::count_pooled(const Pool& pool, bool ready_only) const {
   std::uint32_t n = 0;
-  for (const auto& [lease, session] : table_) {
+  for (const auto& [lease, session] : busy_) {
     const bool counts = session->state == SessionState::pooled || (!ready_only && session->state == SessionState::warming);
     n += counts && session->image == pool.image && session->flavour == pool.flavour ? 1 : 0;
   }
@@ -92,7 +92,7 @@ bool Sessions::fill_pools() {
     // Worth waiting for: a session made now would have no kernel.
     if (!zygotes_.ready(pool.image, pool.flavour) && zygotes_.starting(pool.image, pool.flavour)) return true;
     if (now < pool.not_before_ns) return true;
-    for (auto& [lease, session] : table_) {
+    for (auto& [lease, session] : busy_) {
       if (session->state != SessionState::spare) continue;
       if (session->template_generation < templates_.made_at(pool.image)) {
         kill(*session);  // it was cloned before the image's template existed; the next one was not
@@ -119,7 +119,7 @@ bool Sessions::fill_pools() {
 
 /// Gives a ready session to a request. False: there is none that fits.
 bool Sessions::take_pooled(const wire::LauncherRequest& request) {
-  for (auto& [lease, owned] : table_) {
+  for (auto& [lease, owned] : busy_) {
     Session& session = *owned;
     if (session.state != SessionState::pooled || session.image != request.image || session.flavour != request.flavour) continue;
     if (auto handed = hand_over(session, request); !handed) {

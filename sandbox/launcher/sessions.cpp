@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -102,7 +103,7 @@ std::string hex_of(const wire::SessionKey& key) {
 
 Sessions::Sessions(Cgroups& cgroups, std::uint32_t id_count, UniqueFd init_program, UniqueFd seccomp, UniqueFd zygote_library)
     : cgroups_(cgroups), leases_(id_count), init_program_(std::move(init_program)), seccomp_(std::move(seccomp)),
-      zygotes_(std::move(zygote_library), seccomp_) {}
+      zygotes_(std::move(zygote_library), seccomp_), quiet_events_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
 Session* Sessions::find(const wire::SessionKey& key) {
   const auto found = by_key_.find(key);
@@ -110,8 +111,41 @@ Session* Sessions::find(const wire::SessionKey& key) {
 }
 
 Session* Sessions::at(std::uint32_t lease) {
-  const auto found = table_.find(lease);
-  return found == table_.end() ? nullptr : found->second.get();
+  for (const Table* table : {&busy_, &quiet_}) {
+    if (const auto found = table->find(lease); found != table->end()) return found->second.get();
+  }
+  return nullptr;
+}
+
+void Sessions::put_to_rest() {
+  for (auto it = busy_.begin(); it != busy_.end();) {
+    const Session& session = *it->second;
+    const auto next = std::next(it);
+    if (session.state == SessionState::running && !session.channel && !session.join.connection && !session.ahead.connection) {
+      epoll_event event{.events = EPOLLIN, .data = {.u32 = session.lease}};
+      if (::epoll_ctl(quiet_events_.get(), EPOLL_CTL_ADD, session.pidfd.get(), &event) == 0) quiet_.insert(busy_.extract(it));
+    }
+    it = next;
+  }
+}
+
+void Sessions::rouse(Session& session) {
+  auto node = quiet_.extract(session.lease);
+  if (!node) return;
+  // By name: a child that was cloned meanwhile has a copy of the pidfd, and closing ours would leave it watched.
+  (void)::epoll_ctl(quiet_events_.get(), EPOLL_CTL_DEL, session.pidfd.get(), nullptr);
+  busy_.insert(std::move(node));
+}
+
+void Sessions::on_quiet_events() {
+  epoll_event events[64];
+  const int n = ::epoll_wait(quiet_events_.get(), events, std::size(events), 0);
+  for (int i = 0; i < n; ++i) {
+    Session* session = at(events[i].data.u32);
+    if (session == nullptr || !session->pidfd) continue;
+    rouse(*session);
+    on_exit(*session);
+  }
 }
 
 std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& request) {
@@ -157,7 +191,7 @@ void Sessions::fail_pending(Stage stage, int sys_errno) {
 /// Gives waiting creations to spare children, and makes children for those that find none.
 void Sessions::assign_pending() {
   std::size_t coming = 0;
-  for (auto& [lease, owned] : table_) {
+  for (auto& [lease, owned] : busy_) {
     Session& session = *owned;
     if (pending_.empty()) return;
     if (session.state != SessionState::spare && session.state != SessionState::preparing) continue;
@@ -187,7 +221,7 @@ void Sessions::assign_pending() {
 bool Sessions::replenish() {
   if (!pending_.empty()) return true;
   std::size_t spares = 0;
-  for (const auto& [lease, session] : table_) {
+  for (const auto& [lease, session] : busy_) {
     const bool spare = session->state == SessionState::spare || session->state == SessionState::preparing;
     spares += spare ? 1 : 0;
   }
@@ -213,7 +247,7 @@ Result<void> Sessions::prepare(Stage& stage) {
   session.group = std::string(sys::Decimal(*lease).view());
   session.template_generation = templates_.generation();
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
-  table_.emplace(*lease, std::move(owned));
+  busy_.emplace(*lease, std::move(owned));
   stage = Stage::cgroup_create;
   auto made = cgroups_.create(session.group);
   if (made) made = clone_child(session, stage);
@@ -408,11 +442,13 @@ void Sessions::kill_all() {
   pending_.clear();
   pools_.clear();
   zygotes_.kill_all();
-  for (auto& [lease, session] : table_) kill(*session);
+  while (!quiet_.empty()) rouse(*quiet_.begin()->second);
+  for (auto& [lease, session] : busy_) kill(*session);
 }
 
 void Sessions::kill(Session& session) {
   if (session.state == SessionState::ending) return;
+  rouse(session);
   session.end = describe(session);
   session.state = SessionState::ending;
   session.channel.reset();
@@ -463,7 +499,7 @@ bool Sessions::try_remove(Session& session) {
 
 void Sessions::on_tick() {
   const std::uint64_t now = sys::monotonic_ns();
-  for (auto it = table_.begin(); it != table_.end();) {
+  for (auto it = busy_.begin(); it != busy_.end();) {
     Session& session = *it->second;
     if (session.setup_deadline_ns != 0 && now > session.setup_deadline_ns && session.state < SessionState::running) {
       if (session.state == SessionState::starting || session.state == SessionState::warming) {
@@ -486,13 +522,13 @@ void Sessions::on_tick() {
     end.status = LauncherStatus::ended;
     const wire::SessionKey key = session.key;
     if (assigned) by_key_.erase(key);
-    it = table_.erase(it);
+    it = busy_.erase(it);
     if (assigned) on_gone(key, end);
   }
 }
 
 bool Sessions::needs_tick() const {
-  for (const auto& [lease, session] : table_) {
+  for (const auto& [lease, session] : busy_) {
     if (session->setup_deadline_ns != 0 || (session->state == SessionState::ending && session->reaped)) return true;
   }
   return false;

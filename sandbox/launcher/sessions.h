@@ -105,8 +105,16 @@ class Sessions {
   Session* find(const wire::SessionKey& key);
   /// True if a creation with this key waits for a prepared child; then it is cancelled.
   bool cancel_pending(const wire::SessionKey& key);
-  /// Every child there is, spares included, by lease.
-  [[nodiscard]] const std::map<std::uint32_t, std::unique_ptr<Session>>& all() const { return table_; }
+  using Table = std::map<std::uint32_t, std::unique_ptr<Session>>;  // by lease
+  /// Those that something may happen to at any time: being made, pooled, or ending.
+  [[nodiscard]] const Table& busy() const { return busy_; }
+  /// Those that just run. Of them only the end is heard, through quiet_events().
+  [[nodiscard]] const Table& quiet() const { return quiet_; }
+  /// Readable when the init of a quiet session has ended; then call on_quiet_events().
+  [[nodiscard]] int quiet_events() const { return quiet_events_.get(); }
+  void on_quiet_events();
+  /// Moves those that just run by now out of the way of every other step.
+  void put_to_rest();
   [[nodiscard]] Session* at(std::uint32_t lease);
 
   /// Sets how many sessions of a kind are kept ready.
@@ -166,7 +174,11 @@ class Sessions {
   sys::UniqueFd seccomp_;
   Zygotes zygotes_;
   std::vector<Pool> pools_;
-  std::map<std::uint32_t, std::unique_ptr<Session>> table_;   // by lease
+  void rouse(Session& session);
+
+  Table busy_;
+  Table quiet_;
+  sys::UniqueFd quiet_events_;  // epoll(7) over the pidfds of quiet sessions
   std::map<wire::SessionKey, Session*> by_key_;
   std::deque<wire::LauncherRequest> pending_;                // creations that wait for a child
   std::optional<wire::SessionLimits> usual_;                 // of the last creation: the next is mostly like it

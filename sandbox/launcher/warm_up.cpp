@@ -112,6 +112,7 @@ bool Sessions::fork_kernel(Session& session, wire::Flavour flavour) {
     return true;
   }
   if (!begin_join(session, flavour)) return false;
+  rouse(session);
   session.join.asked = true;
   return true;
 }
