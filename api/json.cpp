@@ -302,18 +302,6 @@ void put_stream(ordered_json& out, const std::string& name, const std::string& d
   if (!exact) out[name + "_base64"] = base64(data);
 }
 
-std::string_view name_of(wire::Outcome outcome) {
-  switch (outcome) {
-    case wire::Outcome::ok: return "ok";
-    case wire::Outcome::error: return "error";
-    case wire::Outcome::timed_out: return "timed_out";
-    case wire::Outcome::out_of_memory: return "out_of_memory";
-    case wire::Outcome::kernel_died: return "kernel_died";
-    case wire::Outcome::cancelled: return "cancelled";
-  }
-  return "error";
-}
-
 std::string_view name_of(wire::KilledBy by) {
   switch (by) {
     case wire::KilledBy::none: return "";
@@ -321,16 +309,6 @@ std::string_view name_of(wire::KilledBy by) {
     case wire::KilledBy::memory: return "memory";
     case wire::KilledBy::client: return "client";
     case wire::KilledBy::signal: return "signal";
-  }
-  return "";
-}
-
-std::string_view name_of(wire::KernelOrigin origin) {
-  switch (origin) {
-    case wire::KernelOrigin::running: return "running";
-    case wire::KernelOrigin::cold: return "cold";
-    case wire::KernelOrigin::zygote: return "zygote";
-    case wire::KernelOrigin::ahead: return "ahead";
   }
   return "";
 }

@@ -585,6 +585,7 @@ class Session {
   }
 
   void log(const Exchange& x, unsigned status, std::uint64_t bytes) {
+    context_.router.metrics().request_served(x.route.empty() ? "none" : x.route, status, elapsed_ms(x) / 1000);
     context_.log.info("request request_id={} method={} route={} status={} ms={:.2f} bytes={} session_id={} key_id={} code={}", x.request_id,
                       std::string_view(http::to_string(x.method)), x.route.empty() ? "-" : x.route, status, elapsed_ms(x), bytes,
                       printable(x.session_id), x.owner.empty() ? "-" : x.owner, x.code.empty() ? "-" : x.code);

@@ -209,14 +209,17 @@ int serve(const Config& config) {
   auto tls = std::make_shared<asio::ssl::context>(std::move(*tls_made));
   std::mutex tls_mutex;
 
-  auto sessions = SessionManager::open(io.get_executor(), manager_config(config, log));
+  const auto metrics = std::make_shared<metrics::Metrics>(CODESPACE_VERSION);
+  manager::ManagerConfig managed = manager_config(config, log);
+  managed.metrics = metrics;
+  auto sessions = SessionManager::open(io.get_executor(), std::move(managed));
   if (!sessions) return fail(sessions.error());
   Auth auth;
   if (auto keys = ensure_keys(**sessions, config, *log); !keys) return fail(keys.error());
   if (auto keys = load_keys(**sessions, auth); !keys) return fail(keys.error());
 
   api::Handlers handlers(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
-  Router router(handlers);
+  Router router(handlers, *metrics);
   api::Rpc rpc(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
   std::atomic<std::uint64_t> form_bytes{0};
   const ConnectionContext context{router, rpc, auth, *log, config.max_file_bytes, form_bytes, config.direct_link != 0};

@@ -143,6 +143,7 @@ const std::vector<RouteEntry>& route_table() {
       {V::delete_, "/v1/sessions/{id}/files/{path...}", Route::file_delete},
       {V::post, "/v1/runs", Route::one_shot, BodyKind::json},
       {V::get, "/v1/images", Route::images},
+      {V::get, "/metrics", Route::metrics},
       {V::get, "/healthz", Route::healthz, BodyKind::none, false},
       {V::get, "/livez", Route::livez, BodyKind::none, false},
       {V::get, "/readyz", Route::readyz, BodyKind::none, false},
@@ -251,6 +252,12 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
       co_return to_response(co_await handlers_.remove_file(std::move(caller), p[0], p[1], *recursive), 200);
     }
     case Route::images: co_return to_response(co_await handlers_.images(std::move(caller)), 200);
+    case Route::metrics: {
+      handlers_.manager().measure();
+      Response response = plain(metrics_.text());
+      response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+      co_return response;
+    }
     case Route::healthz:
     case Route::livez: co_return plain("{\"ok\":true}");
     case Route::readyz: co_return co_await ready(r.target.query.contains("verbose"));

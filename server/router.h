@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "api/handlers.h"
+#include "sandbox/metrics/metrics.h"
 #include "server/http.h"
 
 namespace codespace::server {
@@ -17,7 +18,7 @@ enum class Route {
   sessions_create, sessions_list, session_get, session_patch, session_delete, session_pause, session_resume,
   session_metrics, runs_create, runs_list, run_get, run_cancel, commands_create, commands_list, command_get, command_cancel,
   contexts_list, context_delete,
-  file_get, file_put, file_delete, files_mkdir, files_move, files_edit, files_search, one_shot, images, healthz, livez, readyz, version, openapi,
+  file_get, file_put, file_delete, files_mkdir, files_move, files_edit, files_search, one_shot, images, metrics, healthz, livez, readyz, version, openapi,
 };
 
 /// How the body of a request is taken.
@@ -50,10 +51,11 @@ struct RoutedRequest {
 /// Serves every route but the two that stream (file_get without stat or list, file_put).
 class Router {
  public:
-  explicit Router(api::Handlers& handlers) : handlers_(handlers) {}
+  Router(api::Handlers& handlers, metrics::Metrics& metrics) : handlers_(handlers), metrics_(metrics) {}
 
   boost::asio::awaitable<Result<Response>> serve(RoutedRequest request);
   [[nodiscard]] api::Handlers& handlers() { return handlers_; }
+  [[nodiscard]] metrics::Metrics& metrics() { return metrics_; }
   /// While draining, readyz says so and load balancers go elsewhere.
   std::atomic<bool> draining{false};
   /// Requests being served, for the drain to wait for.
@@ -62,6 +64,7 @@ class Router {
  private:
   boost::asio::awaitable<Result<Response>> ready(bool verbose);
   api::Handlers& handlers_;
+  metrics::Metrics& metrics_;
 };
 
 /// The OpenAPI document as JSON, made from api/openapi.yaml at build time.

@@ -18,11 +18,12 @@ RULES = {
     "sandbox/sys": ({"sandbox/sys"}, HEAVY + r"|<thread>|<mutex>"),
     "sandbox/wire": ({"sandbox/sys", "sandbox/wire"}, HEAVY + r"|<thread>|<mutex>|sys/socket"),
     "sandbox/async": ({"sandbox/sys", "sandbox/async"}, r"boost/beast|nlohmann/|CLI/|openssl/|sqlite3|seccomp"),
-    "sandbox/manager": ({"sandbox/sys", "sandbox/wire", "sandbox/async", "sandbox/manager"}, r"boost/beast|CLI/|toml|<seccomp\.h>|<sched\.h>"),
+    "sandbox/metrics": ({"sandbox/metrics"}, r"boost/|nlohmann/|sqlite3|openssl/"),
+    "sandbox/manager": ({"sandbox/sys", "sandbox/wire", "sandbox/async", "sandbox/metrics", "sandbox/manager"}, r"boost/beast|CLI/|toml|<seccomp\.h>|<sched\.h>"),
     "sandbox/launcher": ({"sandbox/sys", "sandbox/wire", "sandbox/launcher"}, HEAVY + r"|<thread>|<mutex>|<iostream>"),
     "sandbox/init": ({"sandbox/sys", "sandbox/wire", "sandbox/init"}, HEAVY + r"|<thread>|<mutex>|<iostream>|<seccomp\.h>"),
     "api": ({"api", "sandbox/manager", "sandbox/sys", "sandbox/async"}, r"boost/beast|boost/asio/ip|openssl/ssl|sqlite3|spdlog/"),
-    "server": ({"server", "api", "sandbox/async", "sandbox/sys"}, r"sqlite3|<seccomp\.h>"),
+    "server": ({"server", "api", "sandbox/async", "sandbox/metrics", "sandbox/sys"}, r"sqlite3|<seccomp\.h>"),
 }
 # Exceptions, each with its reason.
 ALLOWED = {

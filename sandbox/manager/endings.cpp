@@ -91,6 +91,7 @@ void SessionManager::Impl::mark_ended(const SessionPtr& session, EndReason reaso
     write_later([key = session->key, at = info.ended_at_ms,
                  why = info.end_reason](Store& store) { return store.set_ended(key, at, why); },
                 "saving the end of a session");
+    if (config_.metrics) config_.metrics->session_ended(name_of(info.end_reason));
     if (config_.log)
       config_.log->info("session ended session_id={} end_reason={}", info.id, name_of(info.end_reason));
   }

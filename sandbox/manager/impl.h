@@ -21,6 +21,7 @@
 #include "sandbox/manager/session.h"
 #include "sandbox/manager/session_manager.h"
 #include "sandbox/manager/store_queue.h"
+#include "sandbox/metrics/metrics.h"
 
 namespace codespace::manager {
 
@@ -53,6 +54,7 @@ class SessionManager::Impl {
   Result<void> load();
   void start_background();
   Task<Readiness> readiness();
+  void measure();
   boost::asio::awaitable<void> shutdown(std::chrono::milliseconds bound);
 
   // sessions.cpp
@@ -189,6 +191,7 @@ class SessionManager::Impl {
   boost::asio::awaitable<void> choose_kernel(SessionPtr session, const RunSpec& spec);
   [[nodiscard]] std::string socket_path(const wire::SessionKey& key) const;
   Task<RunRecord> start_run(std::shared_ptr<const Use> use, RunStart start);
+  void count_run(RunState& state);
   boost::asio::awaitable<void> drive_run(std::shared_ptr<const Use> use, std::shared_ptr<RunState> state,
                                          RunStart start, bool attach);
   boost::asio::awaitable<std::optional<Error>> collect_run(SessionPtr session, RunState& state,

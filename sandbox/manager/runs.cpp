@@ -168,6 +168,22 @@ Task<RunRecord> SessionManager::Impl::start_run(std::shared_ptr<const Use> use, 
 
 // --- drive ----------------------------------------------------------------------------------------
 
+void SessionManager::Impl::count_run(RunState& state) {
+  if (!config_.metrics) return;
+  const std::lock_guard lock(state.mutex);
+  const RunRecord& record = state.record;
+  const wire::RunDone& done = record.done;
+  metrics::EndedRun run;
+  run.language = record.language.empty() ? std::string_view("shell") : std::string_view(record.language);
+  run.outcome = name_of(done.outcome);
+  run.kernel = record.language.empty() ? std::string_view("none") : name_of(done.kernel_origin);
+  run.queue_s = static_cast<double>(done.queue_ns) / 1e9;
+  run.run_s = static_cast<double>(done.spawn_ns + done.run_ns + done.collect_ns) / 1e9;
+  run.stdout_bytes = done.stdout_bytes;
+  run.stderr_bytes = done.stderr_bytes;
+  config_.metrics->run_ended(run);
+}
+
 asio::awaitable<void> SessionManager::Impl::drive_run(std::shared_ptr<const Use> use,
                                                       std::shared_ptr<RunState> state, RunStart start,
                                                       bool attach) {
@@ -179,6 +195,7 @@ asio::awaitable<void> SessionManager::Impl::drive_run(std::shared_ptr<const Use>
     const Claim claim = *start.claim;
     write_later([claim](Store& store) { return store.release(claim); }, "releasing an idempotency key");
   }
+  if (!error && !attach) count_run(*state);
   // The session is no longer in use when the answer is seen, so that a pause right after it works.
   use.reset();
   settle.settle(std::move(error));

@@ -160,6 +160,18 @@ Task<Readiness> SessionManager::Impl::readiness() {
   co_return readiness;
 }
 
+void SessionManager::Impl::measure() {
+  if (!config_.metrics) return;
+  std::map<SessionStatus, double> count{
+      {SessionStatus::starting, 0}, {SessionStatus::running, 0}, {SessionStatus::paused, 0}, {SessionStatus::ending, 0}};
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, session] : sessions_) ++count[session->info.status];
+  }
+  for (const auto& [status, number] : count) config_.metrics->set_sessions(name_of(status), number);
+  config_.metrics->set_launcher_up(launcher_up_);
+}
+
 asio::awaitable<void> SessionManager::Impl::shutdown(std::chrono::milliseconds bound) {
   background_.stop();
   housekeeping_.cancel();
@@ -264,6 +276,7 @@ Task<FileListing> SessionManager::search_files(std::string owner, std::string se
 }
 
 std::vector<ImageInfo> SessionManager::images() const { return impl_->images().all(); }
+void SessionManager::measure() const { impl_->measure(); }
 Task<Readiness> SessionManager::readiness() { return impl_->readiness(); }
 
 Result<std::vector<SessionManager::KeyRow>> SessionManager::keys() {

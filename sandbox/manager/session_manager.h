@@ -25,6 +25,9 @@
 namespace spdlog {
 class logger;
 }
+namespace codespace::metrics {
+class Metrics;
+}
 
 namespace codespace::manager {
 
@@ -60,6 +63,7 @@ struct ManagerConfig {
   bool zygotes = true;                         // false: every kernel is started cold
   PoolConfig pool;
   std::shared_ptr<spdlog::logger> log;         // null: silent; second owner: main
+  std::shared_ptr<metrics::Metrics> metrics;   // null: nothing is counted; second owner: main
 };
 
 struct FileRange {
@@ -161,6 +165,8 @@ class SessionManager {
                                  std::string pattern, std::vector<std::string> excluded);
 
   [[nodiscard]] std::vector<ImageInfo> images() const;
+  /// Brings the gauges of `metrics` up to date.
+  void measure() const;
   Task<Readiness> readiness();
 
   /// API keys: SHA-256 digests with an id and a name. The store never sees a key itself.

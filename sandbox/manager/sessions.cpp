@@ -141,6 +141,7 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
     if (!saved->claimed) co_return std::unexpected(saved->claimed.error());
     co_return co_await settled_info(saved->claimed->object);
   }
+  const auto begun = std::chrono::steady_clock::now();
   const auto reply = co_await launcher_.ask(request, kCreatePatience);
   co_await saved->done.wait();
   if (!saved->claimed || !reply || reply->status != wire::LauncherStatus::ok) {
@@ -154,8 +155,11 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
     write_later([key, claim](Store& store) { return store.forget_session(key, claim); },
                 "forgetting a failed session");
     drop_reservation(session);
+    if (config_.metrics) config_.metrics->session_failed();
     co_return std::unexpected(std::move(error));
   }
+  if (config_.metrics)
+    config_.metrics->session_created(name_of(reply->origin), std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
 
   std::optional<SessionInfo> info;
   {

@@ -75,7 +75,11 @@ asio::awaitable<void> SessionManager::Impl::keep_pools() {
       request.limits = config_.default_limits;
       request.count = target.count;
       const auto reply = co_await launcher_.ask(request, kStatPatience);
-      if (!reply) wanted.clear();  // told again when it is back
+      if (!reply) {
+        wanted.clear();  // told again when it is back
+      } else if (config_.metrics) {
+        config_.metrics->set_pool(target.flavour == wire::Flavour::data ? "data" : "min", reply->pool_ready, target.count);
+      }
     }
     told = std::move(wanted);
     timer.expires_after(kPoolPause);

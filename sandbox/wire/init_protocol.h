@@ -133,6 +133,19 @@ enum class Outcome : std::uint8_t {
   cancelled = 6,
 };
 
+/// As the API and the metrics spell it.
+constexpr std::string_view name_of(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::ok: return "ok";
+    case Outcome::error: return "error";
+    case Outcome::timed_out: return "timed_out";
+    case Outcome::out_of_memory: return "out_of_memory";
+    case Outcome::kernel_died: return "kernel_died";
+    case Outcome::cancelled: return "cancelled";
+  }
+  return "error";
+}
+
 /// What ended a run or command by force; none if nothing did.
 enum class KilledBy : std::uint8_t { none = 0, deadline = 1, memory = 2, client = 3, signal = 4 };
 
@@ -148,6 +161,15 @@ enum class KernelOrigin : std::uint8_t {
   zygote = 2,   // forked into the session from a zygote
   ahead = 3,    // executed before anybody asked
 };
+constexpr std::string_view name_of(KernelOrigin origin) {
+  switch (origin) {
+    case KernelOrigin::running: return "running";
+    case KernelOrigin::cold: return "cold";
+    case KernelOrigin::zygote: return "zygote";
+    case KernelOrigin::ahead: return "ahead";
+  }
+  return "";
+}
 
 inline constexpr std::size_t kMaxGroupName = 32;
 

@@ -6,6 +6,9 @@ import subprocess
 import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from client import Client, Session
 
 
 def test_health_needs_no_key(api):
@@ -101,6 +104,52 @@ def test_env_command(deployment):
     done = subprocess.run(["curl", "-sS", "--cacert", values["SSL_CERT_FILE"], "-H", f"Authorization: Bearer {deployment.key}", values["CODESPACE_URL"] + "/v1/images"],
                           capture_output=True, text=True, check=True)
     assert '"images"' in done.stdout
+
+
+def test_metrics(deployment, image):
+    """What happened is what is counted, in the text format that Prometheus reads."""
+    api = deployment.client()
+
+    def read():
+        answer = api.get("/metrics")
+        assert answer.status == 200 and answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        found = {}
+        for family in text_string_to_metric_families(answer.body.decode()):
+            assert family.name.startswith("codespace_") and family.documentation
+            for sample in family.samples:
+                found[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+        return found
+
+    before = read()
+    session = Session.create(api, image=image)
+    session.run("print('12345')")
+    session.run("1/0")
+    session.command("echo abc >&2")
+    during = read()
+    session.delete()
+    after = read()
+
+    def grown(name, later, earlier=before, **labels):
+        key = (name, tuple(sorted(labels.items())))
+        return later.get(key, 0) - earlier.get(key, 0)
+
+    assert grown("codespace_runs_total", during, language="python", outcome="ok") == 1
+    assert grown("codespace_runs_total", during, language="python", outcome="error") == 1
+    assert grown("codespace_runs_total", during, language="shell", outcome="ok") == 1
+    assert grown("codespace_run_output_bytes_total", during, stream="stdout") == 6
+    assert grown("codespace_run_output_bytes_total", during, stream="stderr") > 4
+    assert sum(grown("codespace_session_creation_duration_seconds_count", during, origin=o) for o in ("pool", "zygote", "cold")) == 1
+    assert sum(grown("codespace_run_duration_seconds_count", during, language="python", kernel=k) for k in ("running", "zygote", "cold")) == 2
+    assert grown("codespace_http_requests_total", during, route="/v1/sessions/{id}/runs", status="200") == 2
+    assert grown("codespace_sessions", during, status="running") == 1
+    assert grown("codespace_sessions", after, status="running") == 0
+    assert grown("codespace_sessions_ended_total", after, reason="deleted") == 1
+    assert after["codespace_launcher_up", ()] == 1
+    api.close()
+
+
+def test_metrics_want_a_key(deployment):
+    Client("127.0.0.1", deployment.port, None).get("/metrics").problem(401, "unauthorized")
 
 
 @pytest.mark.parametrize("left", ["csk_'; touch ran; '", "csk_$(touch ran)", "csk_`touch ran`", "root:x:0:0:", ""])

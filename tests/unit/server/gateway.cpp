@@ -102,7 +102,7 @@ bool RawClient::closed_within(std::chrono::seconds bound) {
 Gateway::Gateway() : key(*server::make_key()), other_key(*server::make_key()) {
   logger_ = std::make_shared<spdlog::logger>("test", log_);
   handlers_ = std::make_unique<api::Handlers>(*world.manager, std::chrono::seconds(1800), std::chrono::seconds(86'400));
-  router_ = std::make_unique<server::Router>(*handlers_);
+  router_ = std::make_unique<server::Router>(*handlers_, metrics_);
   auth_.set_keys({{"alice", server::digest_of(key)}, {"bob", server::digest_of(other_key)}});
   deadlines_ = std::make_unique<async::DeadlineQueue>(world.io.get_executor());
   const auto escaped = [this](std::exception_ptr what) {

@@ -74,6 +74,7 @@ class Gateway {
   std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> log_ = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(100'000);
   std::shared_ptr<spdlog::logger> logger_;
   std::unique_ptr<api::Handlers> handlers_;
+  metrics::Metrics metrics_{"test"};
   std::unique_ptr<server::Router> router_;
   std::unique_ptr<api::Rpc> rpc_;
   std::atomic<std::uint64_t> form_bytes_{0};

@@ -1,0 +1,98 @@
+// On prometheus-cpp's core: registry, families, text. docs/decisions/0016-metrics.md says why.
+#include "sandbox/metrics/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+namespace codespace::metrics {
+namespace {
+
+namespace prom = prometheus;
+using Labels = prom::Labels;
+
+// Seconds; from a hot run in a warm cache to the longest a request may take.
+const prom::Histogram::BucketBoundaries kSeconds{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+
+prom::Family<prom::Counter>& counter(prom::Registry& registry, const char* name, const char* help) {
+  return prom::BuildCounter().Name(name).Help(help).Register(registry);
+}
+prom::Family<prom::Gauge>& gauge(prom::Registry& registry, const char* name, const char* help) {
+  return prom::BuildGauge().Name(name).Help(help).Register(registry);
+}
+prom::Family<prom::Histogram>& histogram(prom::Registry& registry, const char* name, const char* help) {
+  return prom::BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+}  // namespace
+
+struct Metrics::Families {
+  prom::Registry registry;
+  prom::Family<prom::Gauge>& build = gauge(registry, "codespace_build_info", "Always 1; the labels say what runs.");
+  prom::Family<prom::Gauge>& sessions = gauge(registry, "codespace_sessions", "Sessions there are now, by status.");
+  prom::Family<prom::Gauge>& pool_ready =
+      gauge(registry, "codespace_pool_ready_sessions", "Sessions kept ready, as the launcher last said.");
+  prom::Family<prom::Gauge>& pool_wanted = gauge(registry, "codespace_pool_wanted_sessions", "Sessions that should be kept ready.");
+  prom::Family<prom::Gauge>& launcher = gauge(registry, "codespace_launcher_up", "1 if the launcher answers.");
+  prom::Family<prom::Histogram>& creation = histogram(
+      registry, "codespace_session_creation_duration_seconds",
+      "Time to create a session, by what was ready: pool (all of it), zygote (a preloaded interpreter), cold (nothing).");
+  prom::Family<prom::Counter>& failed = counter(registry, "codespace_session_creation_failures_total", "Sessions that could not be created.");
+  prom::Family<prom::Counter>& ended = counter(registry, "codespace_sessions_ended_total", "Sessions ended, by reason.");
+  prom::Family<prom::Counter>& runs = counter(registry, "codespace_runs_total", "Runs and commands (shell) ended, by outcome.");
+  prom::Family<prom::Histogram>& run_time =
+      histogram(registry, "codespace_run_duration_seconds", "Time of runs without their queue, by where the interpreter came from.");
+  prom::Family<prom::Histogram>& queue_time = histogram(registry, "codespace_run_queue_seconds", "Time runs waited for their kernel.");
+  prom::Family<prom::Counter>& output = counter(registry, "codespace_run_output_bytes_total", "Bytes that runs and commands wrote.");
+  prom::Family<prom::Counter>& requests = counter(registry, "codespace_http_requests_total", "Requests answered.");
+  prom::Family<prom::Histogram>& request_time =
+      histogram(registry, "codespace_http_request_duration_seconds", "From a request's first byte to its answer.");
+};
+
+Metrics::Metrics(std::string_view version) : families_(std::make_unique<Families>()) {
+  families_->build.Add({{"version", std::string(version)}, {"compiler", __VERSION__}}).Set(1);
+  // A series that is not there cannot be told from one that is 0.
+  families_->failed.Add({});
+  for (const char* origin : {"pool", "zygote", "cold"}) families_->creation.Add({{"origin", origin}}, kSeconds);
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::session_created(std::string_view origin, double seconds) {
+  families_->creation.Add({{"origin", std::string(origin)}}, kSeconds).Observe(seconds);
+}
+
+void Metrics::session_failed() { families_->failed.Add({}).Increment(); }
+
+void Metrics::session_ended(std::string_view reason) { families_->ended.Add({{"reason", std::string(reason)}}).Increment(); }
+
+void Metrics::run_ended(const EndedRun& run) {
+  const std::string language(run.language);
+  families_->runs.Add({{"language", language}, {"outcome", std::string(run.outcome)}}).Increment();
+  families_->run_time.Add({{"language", language}, {"kernel", std::string(run.kernel)}}, kSeconds).Observe(run.run_s);
+  families_->queue_time.Add({{"language", language}}, kSeconds).Observe(run.queue_s);
+  families_->output.Add({{"stream", "stdout"}}).Increment(static_cast<double>(run.stdout_bytes));
+  families_->output.Add({{"stream", "stderr"}}).Increment(static_cast<double>(run.stderr_bytes));
+}
+
+void Metrics::request_served(std::string_view route, unsigned status, double seconds) {
+  const std::string name(route);
+  families_->requests.Add({{"route", name}, {"status", std::to_string(status)}}).Increment();
+  families_->request_time.Add({{"route", name}}, kSeconds).Observe(seconds);
+}
+
+void Metrics::set_sessions(std::string_view status, double count) { families_->sessions.Add({{"status", std::string(status)}}).Set(count); }
+
+void Metrics::set_pool(std::string_view flavour, double ready, double wanted) {
+  const Labels labels{{"flavour", std::string(flavour)}};
+  families_->pool_ready.Add(labels).Set(ready);
+  families_->pool_wanted.Add(labels).Set(wanted);
+}
+
+void Metrics::set_launcher_up(bool up) { families_->launcher.Add({}).Set(up ? 1 : 0); }
+
+std::string Metrics::text() const { return prom::TextSerializer().Serialize(families_->registry.Collect()); }
+
+}  // namespace codespace::metrics
