@@ -6,9 +6,11 @@ With --born min or --born data, Python kernels are not executed but forked from 
 """
 import contextlib
 import pathlib
+import shlex
 import shutil
 import socket
 import subprocess
+import tomllib
 
 import pytest
 from driver import Fork, Kernel, Program
@@ -18,6 +20,8 @@ REPO = pathlib.Path(__file__).resolve().parents[2]
 
 def pytest_addoption(parser):
     parser.addoption("--born", choices=["exec", "min", "data"], default="exec", help="how Python kernels start")
+    parser.addoption("--driver", help="run test_conformance.py with this driver instead: its command line")
+    parser.addoption("--phrases", help="with --driver: the programs of its language, like phrases/python.toml")
     parser.addoption("--rootfs", help="test the drivers and interpreters of this image's rootfs; needs root")
 
 
@@ -91,6 +95,8 @@ def start(installed, zygote, tmp_path, pytestconfig):
 
 
 def program(installed, language, work, pytestconfig):
+    if language == "other":
+        return shlex.split(pytestconfig.getoption("driver"))
     base = installed / "opt/codespace/kernels"
     argv = (base / language / "argv").read_text().splitlines()
     if rootfs := pytestconfig.getoption("rootfs"):
@@ -108,7 +114,16 @@ def javascript(start):
     return start("javascript")
 
 
+@pytest.fixture
+def phrases(language, pytestconfig):
+    """The programs that test_conformance.py says to a driver of the language."""
+    known = pathlib.Path(__file__).parent / f"phrases/{language}.toml"
+    return tomllib.loads(pathlib.Path(pytestconfig.getoption("phrases") or known).read_text())
+
+
 def pytest_generate_tests(metafunc):
+    if "language" in metafunc.fixturenames:
+        metafunc.parametrize("language", ["other"] if metafunc.config.getoption("driver") else ["python", "javascript"])
     if "flavour" in metafunc.fixturenames:
         # The libraries of the flavour data are in the image only.
         metafunc.parametrize("flavour", ["min", "data"] if metafunc.config.getoption("rootfs") else ["min"])
