@@ -31,11 +31,12 @@ def test_no_two_children_draw_the_same_numbers(start, flavour):
     assert len(first) >= (11 if flavour == "min" else 15)
 
 
-def test_the_numbers_would_be_the_same_without_reseeding(start, zygote):
-    """The check above can fail: a generator of a preloaded module that nobody seeds is one and the same."""
-    code = "import random; random.Random.seed = None; random.setstate(random.Random(1).getstate()); random.random()"
-    first, second = start("python", born="min"), start("python", born="min")
-    assert first.run(code).main == second.run(code).main
+def test_children_do_share_what_nobody_seeds(start, flavour):
+    """The check above can fail: these are children of one process, as the string hash seed and the layout of memory show."""
+    first, second = start("python", born=flavour), start("python", born=flavour)
+    shared = "hash('the same'), id(object), id(__import__('random')._inst)"
+    assert first.run(shared).main == second.run(shared).main
+    assert first.run("import random; random.random()").main != second.run("import random; random.random()").main
 
 
 def test_the_environment_is_the_zygotes_and_the_configured_one_on_top(start, flavour):
