@@ -32,6 +32,7 @@ def preload(name):
     sys.path = [*sys.path, *kernel.SYSTEM_SITE_DIRS]
     kernel.load_part("display").find_printer()
     sys.path = kernel.STDLIB[:]
+    rehearse()
     if name == "data":
         preload_libraries()
     elif name != "min":
@@ -44,6 +45,48 @@ def preload(name):
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page
     settle_heap()
+
+
+def rehearse():
+    """Runs the way of a child's start and first cells a dozen times. Until then Python writes into the code of a
+    function to fit it to its use, and each child would copy the pages of that code to do it again."""
+    import builtins
+    modules, signals = sys.modules, kernel._signal
+    streams = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+    saved = {name: getattr(sys, name) for name in (*streams, "argv", "path")}
+    finders, main, interrupt = sys.meta_path[:], modules["__main__"], signals.getsignal(signals.SIGINT)
+    names, own, environ = dict(vars(builtins)), dict(vars(kernel.tenant)), dict(posix.environ)
+    kernel.PID, kernel.MAIN_THREAD = posix.getpid(), kernel._thread.get_ident()
+    kernel.control = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        for count in range(1, 13):
+            kernel.open_streams()
+            kernel.setup_interpreter()
+            kernel.apply_environment()
+            after_fork()
+            kernel.one_run(count, b"print(end='')")
+            kernel.one_run(count, b"x = 1\nx + 1")
+    finally:
+        # Nothing of it is left but the fitted code.
+        posix.close(kernel.control)
+        kernel.control = kernel.PID = kernel.MAIN_THREAD = -1
+        kernel.IN = kernel.OUT = kernel.ERR = None
+        kernel.sources.clear()
+        kernel.outputs.clear()
+        kernel.inputs[:] = [""]
+        for name in [name for name in modules["linecache"].cache if name.startswith("<cell ")]:
+            del modules["linecache"].cache[name]
+        for space, before in ((vars(builtins), names), (vars(kernel.tenant), own)):
+            space.clear()
+            space.update(before)
+        for name in posix.environ.keys() - environ.keys():
+            posix.unsetenv(name)
+        posix.environ.clear()
+        posix.environ.update(environ)
+        for name, value in saved.items():
+            setattr(sys, name, value)
+        sys.meta_path[:], modules["__main__"] = finders, main
+        signals.signal(signals.SIGINT, interrupt)
 
 
 def settle_heap():
