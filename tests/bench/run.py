@@ -19,6 +19,7 @@ import subjects  # noqa: E402
 from deployment import Deployment, free_port  # noqa: E402
 
 WARM_UP = 3
+REFILL_S = 0.3  # in which a pool makes up for one session; its Node.js alone takes 50 ms
 P10_LIMIT = 1.35
 # Three servers side by side, so that what they are compared in is the same minute.
 CONFIGURATIONS = {
@@ -64,7 +65,7 @@ def latency(servers, minimal, rootfs, rounds):
         keep(f"{name}: delete", delete)
         keep(f"{name}: first output", create + run)
 
-    def loop(name, request, times=20):
+    def loop(name, request, times=100):
         keep(name, subjects.seconds(lambda: [request() for _ in range(times)]) / times)
 
     variants = [
@@ -72,20 +73,20 @@ def latency(servers, minimal, rootfs, rounds):
         lambda: keep("bare node", subjects.bare_node()),
         lambda: keep("bubblewrap", subjects.bubblewrap()),
         lambda: whole("zygote", "no pool"),
-        lambda: whole("ready", "pool"),
+        lambda: (whole("ready", "pool"), time.sleep(REFILL_S)),
         lambda: whole("cold", "cold"),
         lambda: keep("hot run", subjects.seconds(lambda: servers["zygote"].run(hot, "print(1)"))),
         lambda: loop("hot run, loop", lambda: servers["zygote"].run(hot, "print(1)")),
         lambda: loop("minimal server, loop", lambda: minimal.request(b"GET", b"/")),
         lambda: loop("health, loop", lambda: servers["zygote"].api.request(b"GET", b"/healthz")),
-        lambda: keep("first javascript", servers["ready"].first("console.log('hello')", "javascript")),
+        lambda: (keep("first javascript", servers["ready"].first("console.log('hello')", "javascript")), time.sleep(REFILL_S)),
     ]
     for n in range(rounds + WARM_UP):
         if n == WARM_UP:
             samples.clear()
         for k in range(len(variants)):
             variants[(n + k) % len(variants)]()
-            time.sleep(0.02)  # the pool refills when the launcher has nothing else to do
+            time.sleep(0.02)
     # The slow ones less often: a cold import is half a second.
     if rootfs.joinpath("usr/lib/python3/dist-packages/pandas").exists():
         for _ in range(8):
@@ -155,18 +156,21 @@ def memory(server, counts):
     creations = {}
     for count in (10, *counts):
         while len(sessions) < count:
+            session = server.create()
+            server.run(session, "x = 1")
+            sessions.append(session)
+        time.sleep(1)
+        if count in counts:
+            rows[count] = (before - available_bytes()) / count
+        for _ in range(30):
             started = time.perf_counter()
             session = server.create()
             creations.setdefault(count, []).append(time.perf_counter() - started)
-            server.run(session, "x = 1")
-            sessions.append(session)
-        if count in counts:
-            time.sleep(1)
-            rows[count] = (before - available_bytes()) / count
+            server.delete(session)
+            time.sleep(0.02)  # as between the requests of one client
     for session in sessions:
         server.delete(session)
-    tail = {count: times[-100:] for count, times in creations.items()}
-    return rows, tail
+    return rows, creations
 
 
 def left_over(deployment):

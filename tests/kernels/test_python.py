@@ -258,3 +258,10 @@ def test_little_is_imported_at_start(start):
     """Start-up time is on the path of the first run of every session."""
     extra = start("python", born="exec").run("import sys; {'os', 'json', 're', 'ast', 'traceback', 'asyncio', 'socket', 'site'} & set(sys.modules)")
     assert extra.main == "set()"
+
+
+def test_sources_of_earlier_cells_survive_a_cleared_cache(python):
+    python.run("def fails():\n    raise ValueError('here')")
+    python.run("import linecache, inspect; linecache.clearcache()")
+    assert "    raise ValueError('here')\n" in python.run("fails()").stderr.decode()
+    assert python.run("inspect.getsource(fails)").main == repr("def fails():\n    raise ValueError('here')")

@@ -452,9 +452,11 @@ def on_sigint(number, frame):
         raise KeyboardInterrupt
 
 
-def publish_sources(linecache):
-    for name, text in sources.items():
+def publish_sources(linecache, names=None):
+    """What of the cells `linecache` does not know yet: one of them in each run, all for a traceback."""
+    for name in names or sources:
         if name not in linecache.cache:
+            text = sources[name]
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
 
@@ -501,7 +503,7 @@ def run_cell(source, filename):
 def run_tree(source, tree, filename):
     sources[filename] = source
     if "linecache" in sys.modules:
-        publish_sources(sys.modules["linecache"])
+        publish_sources(sys.modules["linecache"], (filename,))
     namespace = tenant.__dict__
     body = tree.body
     if "shell" in parts:
