@@ -32,6 +32,7 @@ const exitMark = Symbol('process.exit was called');
 
 let run = null;          // the current run: {count, ended, exitStatus, timers, resources}
 let onStack = false;     // the synchronous part of its code is on the stack
+let rehearsing = false;  // before `ready`: a run whose frames go nowhere
 let muted = false;       // process.exit was called: what still runs of the cell is not heard
 
 // ---- frames ----------------------------------------------------------------------------
@@ -49,6 +50,7 @@ function writeAll(fd, data) {
 }
 
 function send(type, payload = Buffer.alloc(0)) {
+  if (rehearsing) return;
   const header = Buffer.alloc(8);
   header.writeUInt32LE(type, 0);
   header.writeUInt32LE(payload.length, 4);
@@ -280,6 +282,12 @@ function finish() {
   run.ended = true;
   run = null;
   session.post('Runtime.releaseObjectGroup', { objectGroup: 'run' });
+  if (rehearsing) {
+    rehearsing = false;
+    send(READY);
+    serve();
+    return;
+  }
   send(DONE);
   if (!descriptorsIntact()) reallyExit(1);  // nothing could be heard of a next run
 }
@@ -354,7 +362,7 @@ function interrupted() {
 }
 
 function onSigint() {
-  if (run !== null) interrupted();
+  if (run !== null && !rehearsing) interrupted();
 }
 
 function onUncaught(error) {
@@ -488,11 +496,18 @@ function serve() {
   control.on('error', () => reallyExit(0));
 }
 
+/** A first run that nobody hears: what it loads and compiles is there when a real one comes. */
+function rehearse() {
+  muted = true;
+  console.log('%s', { a: [1, 'text', null] });
+  console.error('');
+  rehearsing = true;
+  start(0, 'await 0; ({ a: 1 })');
+}
+
 process.argv.length = 1;
 setupOutput();
 setupModules();
 setupInspector();
 Error.prepareStackTrace = prepareStackTrace;  // newer releases of Node have one already
-restore();
-send(READY);
-serve();
+rehearse();
