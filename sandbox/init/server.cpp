@@ -89,8 +89,9 @@ void Server::drop(Connection& c) {
 void Server::on_event(Connection& c, std::uint32_t events) {
   if (!c.requested) return read_request(c);
   if ((events & EPOLLOUT) != 0) return pump(c);
-  // A client that hangs up stops following; its run goes on.
-  if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) return drop(c);
+  // A client that hangs up stops following; its run goes on. So does one that says more than its
+  // request: nobody would read that, and it would be heard again and again.
+  if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLIN)) != 0) return drop(c);
 }
 
 void Server::read_request(Connection& c) {
