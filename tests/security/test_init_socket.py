@@ -40,5 +40,5 @@ def test_more_than_the_request_is_no_work_for_init(deployment, make_session):
                 pass
         time.sleep(0.5)
         wall, busy = time.monotonic() - before[0], int(host.read(f"/proc/{view.init}/schedstat").split()[0]) - before[1]
-    assert busy < wall * 1e9 / 4, (busy, wall)
+    assert busy < 20e6, (busy, wall)  # ns of processor time; asking epoll again and again took 100e6
     assert session.run("'after'")["results"][0]["data"]["text/plain"] == "'after'"
