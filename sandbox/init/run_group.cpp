@@ -94,7 +94,7 @@ void RunGroup::signal_all(int signal) const {
 
 std::string RunGroup::text(Kept& kept) const {
   if (!kept.fd) {
-    const int mode = kept.controller == memory && &kept == &memory_peak_ ? O_RDWR : O_RDONLY;
+    const int mode = &kept == &memory_peak_ ? O_RDWR : O_RDONLY;
     kept.fd.reset(::openat(dir(kept.controller), backend_ == CgroupBackend::v2 ? kept.v2 : kept.v1, mode | O_CLOEXEC));
   }
   char buffer[4096];

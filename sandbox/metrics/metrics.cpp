@@ -33,12 +33,12 @@ struct Metrics::Families {
   prom::Family<prom::Gauge>& build = gauge(registry, "codespace_build_info", "Always 1; the labels say what runs.");
   prom::Family<prom::Gauge>& sessions = gauge(registry, "codespace_sessions", "Sessions there are now, by status.");
   prom::Family<prom::Gauge>& pool_ready =
-      gauge(registry, "codespace_pool_ready_sessions", "Sessions kept ready, as the launcher last said.");
+      gauge(registry, "codespace_pool_ready_sessions", "Sessions that were ready when the wanted number last changed.");
   prom::Family<prom::Gauge>& pool_wanted = gauge(registry, "codespace_pool_wanted_sessions", "Sessions that should be kept ready.");
   prom::Family<prom::Gauge>& launcher = gauge(registry, "codespace_launcher_up", "1 if the launcher answers.");
   prom::Family<prom::Histogram>& creation = histogram(
       registry, "codespace_session_creation_duration_seconds",
-      "Time to create a session, by what was ready: pool (all of it), zygote (a preloaded interpreter), cold (nothing).");
+      "From asking the launcher for a session to having it, by what was ready: pool (all of it), zygote (a preloaded interpreter), cold (nothing).");
   prom::Family<prom::Counter>& failed = counter(registry, "codespace_session_creation_failures_total", "Sessions that could not be created.");
   prom::Family<prom::Counter>& ended = counter(registry, "codespace_sessions_ended_total", "Sessions ended, by reason.");
   prom::Family<prom::Counter>& runs = counter(registry, "codespace_runs_total", "Runs and commands (shell) ended, by outcome.");
@@ -46,6 +46,9 @@ struct Metrics::Families {
       histogram(registry, "codespace_run_duration_seconds", "Time of runs without their queue, by where the interpreter came from.");
   prom::Family<prom::Histogram>& queue_time = histogram(registry, "codespace_run_queue_seconds", "Time runs waited for their kernel.");
   prom::Family<prom::Counter>& output = counter(registry, "codespace_run_output_bytes_total", "Bytes that runs and commands wrote.");
+  // Looked up once: these are counted in every run.
+  prom::Counter& stdout_bytes = output.Add({{"stream", "stdout"}});
+  prom::Counter& stderr_bytes = output.Add({{"stream", "stderr"}});
   prom::Family<prom::Counter>& requests = counter(registry, "codespace_http_requests_total", "Requests answered.");
   prom::Family<prom::Histogram>& request_time =
       histogram(registry, "codespace_http_request_duration_seconds", "From a request's first byte to its answer.");
@@ -73,8 +76,8 @@ void Metrics::run_ended(const EndedRun& run) {
   families_->runs.Add({{"language", language}, {"outcome", std::string(run.outcome)}}).Increment();
   families_->run_time.Add({{"language", language}, {"kernel", std::string(run.kernel)}}, kSeconds).Observe(run.run_s);
   families_->queue_time.Add({{"language", language}}, kSeconds).Observe(run.queue_s);
-  families_->output.Add({{"stream", "stdout"}}).Increment(static_cast<double>(run.stdout_bytes));
-  families_->output.Add({{"stream", "stderr"}}).Increment(static_cast<double>(run.stderr_bytes));
+  families_->stdout_bytes.Increment(static_cast<double>(run.stdout_bytes));
+  families_->stderr_bytes.Increment(static_cast<double>(run.stderr_bytes));
 }
 
 void Metrics::request_served(std::string_view route, unsigned status, double seconds) {

@@ -36,7 +36,7 @@ class Metrics {
   /// `route` is a pattern of the route table.
   void request_served(std::string_view route, unsigned status, double seconds);
 
-  /// Gauges, set when somebody asks.
+  /// Gauges. Those of the pool are of the moment its wanted size last changed, the others of when somebody asks.
   void set_sessions(std::string_view status, double count);
   void set_pool(std::string_view flavour, double ready, double wanted);
   void set_launcher_up(bool up);
