@@ -119,6 +119,7 @@ Handlers::Reply Handlers::command(Caller caller, std::string id, std::string bod
   auto spec = decode_command(body);
   if (!spec) co_return std::unexpected(spec.error());
   spec->idempotency_key = std::move(caller.idempotency_key);
+  spec->traceparent = std::move(caller.traceparent);
   auto record = co_await manager_.command(std::move(caller.owner), std::move(id), std::move(*spec), caller.arrived);
   co_return finished(record);
 }

@@ -15,6 +15,7 @@ struct Caller {
   std::string owner;
   manager::TimePoint arrived;
   std::string idempotency_key;
+  std::string traceparent;  // of Trace Context, for what the request starts; empty if there is none
 };
 
 struct Answer {

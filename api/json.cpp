@@ -218,12 +218,20 @@ Result<void> decode_limits(const json& object, wire::SessionLimits& limits) {
   return f.finish();
 }
 
-Result<void> decode_network(const json& object) {
+Result<void> decode_network(const json& object, manager::Network& network) {
   Fields f(object, "/network");
-  std::string mode = "none";
-  f.string("mode", mode, 32);
-  if (!f.failed() && mode != "none")
-    f.fail("mode", "must be `none`: this version gives a session no way out; `allowlist` and `full` are not available yet");
+  std::string mode;
+  f.string("mode", mode, 32, true);
+  const auto known = wire::network_mode(mode);
+  if (!known) f.fail("mode", "must be `none` (no way out), `allowlist` (to the hosts in `allow`) or `full` (to every public address)");
+  else network.mode = *known;
+  if (const json* allow = f.array("allow", false)) {
+    for (std::size_t i = 0; i < allow->size(); ++i) {
+      const json& entry = (*allow)[i];
+      if (!entry.is_string()) f.fail(std::to_string(i), "must be a string", "allow");
+      else network.allow.push_back(entry.get<std::string>());
+    }
+  }
   return f.finish();
 }
 
@@ -245,7 +253,7 @@ Result<void> decode_session_fields(Fields& f, manager::SessionSpec& spec) {
   read_env(f, spec.env);
   read_flavour(f, spec.flavour);
   if (const json* limits = f.object("limits")) f.adopt(decode_limits(*limits, spec.limits));
-  if (const json* network = f.object("network")) f.adopt(decode_network(*network));
+  if (const json* network = f.object("network")) f.adopt(decode_network(*network, spec.network.emplace()));
   return {};
 }
 
@@ -397,7 +405,8 @@ ordered_json session_json(const manager::SessionInfo& s) {
                    {"cpus", s.limits.cpu_milli / 1000.0},
                    {"pids", s.limits.pids},
                    {"workspace_bytes", s.limits.workspace_bytes}};
-  out["network"] = {{"mode", "none"}};
+  out["network"]["mode"] = wire::name_of(s.network.mode);
+  if (s.network.mode == wire::NetworkMode::allowlist) out["network"]["allow"] = s.network.allow;
   if (s.status == manager::SessionStatus::ended) {
     out["ended_at"] = rfc3339(s.ended_at_ms);
     out["end_reason"] = api::name_of(s.end_reason);
@@ -683,6 +692,9 @@ std::string encode(const manager::SessionMetrics& m) {
   out["disks"] = ordered_json::array();
   for (const auto& d : m.disks)
     out["disks"].push_back({{"mount", d.mount}, {"used_bytes", d.used}, {"size_bytes", d.size}, {"inodes_used", d.inodes_used}, {"inodes", d.inodes}});
+  if (m.egress)
+    out["network"] = {{"connections", m.egress->connections}, {"allowed", m.egress->allowed}, {"refused", m.egress->refused},
+                      {"bytes_sent", m.egress->bytes_up}, {"bytes_received", m.egress->bytes_down}};
   return dump(out);
 }
 

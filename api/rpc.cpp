@@ -40,6 +40,7 @@ Shown shown(ErrorCode code) {
     case ErrorCode::conflict: return {409, "OperationConflict"};
     case ErrorCode::quota_exceeded: return {429, "Throttling.User"};
     case ErrorCode::overloaded:
+    case ErrorCode::egress_unavailable:
     case ErrorCode::launcher_unavailable: return {503, "ServiceUnavailable"};
     case ErrorCode::payload_too_large: return {413, "RequestTooLarge"};
     case ErrorCode::method_not_allowed: return {405, "MethodNotAllowed"};
@@ -130,6 +131,7 @@ struct Rpc::Answer {
     std::uint64_t total = 0;
   };
   std::optional<Page> page;
+  std::optional<std::string> created;  // the session
 };
 
 struct Rpc::Action {
@@ -225,6 +227,7 @@ boost::asio::awaitable<RpcReply> Rpc::call(RpcRequest request) {
     body["TotalCount"] = answer->page->total;
   }
   RpcReply reply;
+  if (answer->created) reply.session_id = std::move(*answer->created);
   reply.body = dump(body);
   co_return reply;
 }
@@ -268,6 +271,7 @@ Rpc::Reply Rpc::create(RpcRequest& r) {
   }
   Answer answer;
   answer.data = base_data(r, created->id);
+  answer.created = created->id;
   (*answer.data)["ErrMsg"] = "";
   // A client takes the link only if it has both.
   (*answer.data)["Token"] = r.link_token ? r.link_token(created->id) : "";
@@ -315,7 +319,7 @@ Rpc::Reply Rpc::list(RpcRequest& r) {
   const std::string& status = r.parameters.text("Status");
   Answer answer;
   answer.data = ordered_json::array();
-  answer.page.emplace();
+  answer.page = Answer::Page{};
   answer.page->limit = query.limit;
   if (status == "RUNNING") query.status = SessionStatus::running;
   else if (status == "PAUSED") query.status = SessionStatus::paused;
@@ -473,7 +477,7 @@ Rpc::Reply Rpc::list_contexts(RpcRequest& r) {
   if (!wanted) co_return std::unexpected(wanted.error());
   Answer answer;
   answer.data = ordered_json::array();
-  answer.page.emplace();
+  answer.page = Answer::Page{};
   answer.page->limit = wanted->value_or(kDefaultPage);
   co_return answer;
 }

@@ -33,6 +33,7 @@ struct RpcReply {
   std::string body;              // always a JSON object
   std::string_view code;         // of the error, for the log; empty if there is none
   std::optional<Error> fault;    // of the server, for the log
+  std::string session_id;        // of the session that was created, for the log
 };
 
 /// The answer of a request that failed before or without an action. The caller is told what a

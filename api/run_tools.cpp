@@ -5,6 +5,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -137,7 +138,7 @@ std::string run_text(const manager::RunRecord& record, const std::string& failur
   out["stderr"] = pieces(error_output);
   out["executionError"] = failure;
   out["execution_count"] = record.done.execution_count;
-  out["execution_time"] = static_cast<double>((record.done.spawn_ns + record.done.run_ns) / 1000) / 1e6;
+  out["execution_time"] = static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::nanoseconds(record.done.spawn_ns + record.done.run_ns)).count()) / 1e6;
   out["traceId"] = trace_id(record.id);
   return dump(out);
 }

@@ -56,6 +56,7 @@ data=$state/data
 base=/run/codespace/$(printf %s "$state" | sha256sum | cut -c1-8)
 bin=$root/build/release/bin
 launcher_pid=''
+egress_pid=''
 gateway_pid=''
 headers=''
 launcher_was_there=no
@@ -71,7 +72,7 @@ find_running() {
   [[ $pid =~ ^[0-9]+$ && -r /proc/$pid/cmdline ]] || return 1
   local line
   line=$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) || return 1
-  [[ $line == *"/$program "* && $line == *"--runtime $base/run "* ]] || return 1
+  [[ $line == *"/$program "* && $line == *" $base/"* ]] || return 1
   printf %s "$pid"
 }
 
@@ -96,6 +97,7 @@ stop_all() {
   # The gateway first: it drains its requests while the launcher can still serve them.
   end_daemon gateway codespaced 30
   end_daemon launcher codespace-launcher 20
+  end_daemon egress codespace-egress 5
   # The launcher empties its base group but cannot remove it: that lies among root's.
   local group
   group=$(python3 -c 'import sys
@@ -103,7 +105,7 @@ h = 0xcbf29ce484222325
 for b in sys.argv[1].encode(): h = (h ^ b) * 0x100000001b3 % 2**64
 print(f"codespace-{h:016x}")' "$base/run")
   find /sys/fs/cgroup -depth -type d -path "*/$group*" -exec rmdir {} + 2>/dev/null || true
-  rm -rf "$base/run"
+  rm -rf "$base/run" "$base/egress"
   rmdir "$base/state" "$base/bin" "$base/images" "$base" 2>/dev/null || true
 }
 
@@ -163,13 +165,13 @@ install_packages() {
 
 build() {
   cmake --preset release >/dev/null || die "cmake could not configure; its lines above say what is missing"
-  cmake --build --preset release --target codespaced codespace-launcher codespace-init ||
+  cmake --build --preset release --target codespaced codespace-launcher codespace-init codespace-egress ||
     die "the build failed; the first error above is the one to look at"
 }
 
 make_users() {
   local user
-  for user in codespace codespace-launcher; do
+  for user in codespace codespace-launcher codespace-egress; do
     getent passwd "$user" >/dev/null && continue
     say "creating the system user $user"
     useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user" ||
@@ -181,6 +183,7 @@ make_directories() {
   install -d -m 0755 /run/codespace "$base" "$base/state" "$base/images" "$base/bin"
   install -d -m 0755 -o root -g root "$state" "$state/images"
   install -d -m 0711 -o codespace -g codespace "$data"
+  install -d -m 0750 -o codespace-egress -g codespace "$base/egress"
   install -d -m 0700 -o root -g root "$state/logs"
 }
 
@@ -332,12 +335,17 @@ else
     sleep 0.05
   done
 fi
-start_daemon gateway codespaced serve --user codespace --listen "$listen" --state "$base/state" \
+if ! find_running egress codespace-egress >/dev/null; then
+  start_daemon egress codespace-egress --socket "$base/egress/egress.sock" --user codespace-egress --group codespace
+fi
+CODESPACE_NETWORK_EGRESS_SOCKET=$base/egress/egress.sock \
+  start_daemon gateway codespaced serve --user codespace --listen "$listen" --state "$base/state" \
   --runtime "$base/run" --images "$base/images"
 wait_ready
 launcher_pid=$(find_running launcher codespace-launcher)
 gateway_pid=$(find_running gateway codespaced)
-say "launcher $launcher_pid, gateway $gateway_pid"
+egress_pid=$(find_running egress codespace-egress) || { show_log egress; die "codespace-egress ended while starting; the lines above say why"; }
+say "launcher $launcher_pid, gateway $gateway_pid, egress proxy $egress_pid"
 
 step "5/5 two examples through the API"
 run_examples
@@ -349,10 +357,11 @@ fi
 launcher_was_there=no
 say "Ctrl-C stops everything."
 trap 'say; say "stopping"; exit 0' INT TERM
-while kill -0 "$launcher_pid" 2>/dev/null && kill -0 "$gateway_pid" 2>/dev/null; do
+while kill -0 "$launcher_pid" 2>/dev/null && kill -0 "$gateway_pid" 2>/dev/null && kill -0 "$egress_pid" 2>/dev/null; do
   sleep 1 &
   wait $! || true
 done
 show_log gateway
 show_log launcher
+show_log egress
 die "a daemon ended by itself; the lines above say why"

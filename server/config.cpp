@@ -7,6 +7,10 @@
 #include <cstdlib>
 #include <toml++/toml.h>
 
+#include "sandbox/egress/rules.h"
+#include "sandbox/manager/limits.h"
+#include "sandbox/wire/egress_protocol.h"
+
 namespace codespace::server {
 namespace {
 
@@ -96,7 +100,33 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
   }
 }
 
+void check_network(const Config& config, std::vector<std::string>& mistakes) {
+  const auto mode = wire::network_mode(config.network_mode);
+  const auto hosts = split_names(config.network_allow);
+  if (!mode) mistakes.push_back("`network.mode` must be none, allowlist or full, not `" + config.network_mode + "`");
+  if (mode && (*mode == wire::NetworkMode::allowlist) == hosts.empty())
+    mistakes.push_back("`network.allow` names the hosts of the mode `allowlist`, and only of that");
+  if (hosts.size() > wire::kMaxRules) mistakes.push_back("`network.allow` may have at most " + std::to_string(wire::kMaxRules) + " hosts");
+  for (const std::string& host : hosts) {
+    if (const auto rule = egress::parse_rule(host); !rule) mistakes.push_back("`network.allow`: `" + host + "` is no host pattern: " + rule.error());
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> split_names(std::string_view list) {
+  std::vector<std::string> names;
+  while (!list.empty()) {
+    const std::size_t comma = list.find(',');
+    std::string_view name = list.substr(0, comma);
+    while (name.starts_with(' ')) name.remove_prefix(1);
+    while (name.ends_with(' ')) name.remove_suffix(1);
+    if (!name.empty()) names.emplace_back(name);
+    if (comma == std::string_view::npos) break;
+    list.remove_prefix(comma + 1);
+  }
+  return names;
+}
 
 const std::vector<ConfigKey>& config_keys() {
   static const std::vector<Key> keys = {
@@ -112,6 +142,8 @@ const std::vector<ConfigKey>& config_keys() {
       {"server.stream_cap_bytes", nullptr, &Config::stream_cap_bytes, 1024, 4U << 20, "bytes"},
       {"server.drain_timeout_s", nullptr, &Config::drain_timeout_s, 0, 600, "seconds"},
       {"server.direct_link", nullptr, &Config::direct_link, 0, 1, "0 or 1"},
+      {"server.tls_certificate", &Config::tls_certificate, nullptr, 0, 0, "path"},
+      {"server.tls_key", &Config::tls_key, nullptr, 0, 0, "path"},
       {"server.tls_names", &Config::tls_names, nullptr, 0, 0, "names"},
       {"server.log_level", &Config::log_level, nullptr, 0, 0, "debug|info|warn|error"},
       {"session.idle_timeout_s", nullptr, &Config::idle_timeout_s, 0, 30ULL * 86'400, "seconds"},
@@ -122,6 +154,13 @@ const std::vector<ConfigKey>& config_keys() {
       {"limits.inodes", nullptr, &Config::inodes, 64, 4'000'000, "files"},
       {"limits.cpu_milli", nullptr, &Config::cpu_milli, 50, 64'000, "thousandths of a core"},
       {"limits.pids", nullptr, &Config::pids, 16, 32'768, "processes and threads"},
+      {"limits.most", &Config::limits_most, nullptr, 0, 0, "limits"},
+      {"limits.images", &Config::limits_images, nullptr, 0, 0, "images and limits"},
+      {"network.mode", &Config::network_mode, nullptr, 0, 0, "none|allowlist|full"},
+      {"network.allow", &Config::network_allow, nullptr, 0, 0, "hosts"},
+      {"audit.file", &Config::audit_file, nullptr, 0, 0, "path"},
+      {"audit.content", nullptr, &Config::audit_content, 0, 1, "0 or 1"},
+      {"network.egress_socket", &Config::egress_socket, nullptr, 0, 0, "path"},
       {"kernels.zygotes", nullptr, &Config::zygotes, 0, 1, "0 or 1"},
       {"pool.size", nullptr, &Config::pool_size, 0, 256, "sessions"},
       {"pool.most", nullptr, &Config::pool_most, 0, 256, "sessions"},
@@ -157,6 +196,10 @@ std::expected<Loaded, std::vector<std::string>> load_config(const std::string& f
     out.origins[name] = "flag";
   }
   if (auto listen = parse_listen(out.config.listen); !listen) mistakes.push_back("`server.listen` " + listen.error().what);
+  check_network(out.config, mistakes);
+  if (const auto most = manager::parse_limits(out.config.limits_most); !most) mistakes.push_back("`limits.most` " + most.error().what);
+  if (const auto images = manager::parse_image_limits(out.config.limits_images); !images) mistakes.push_back("`limits.images` " + images.error().what);
+  if (out.config.tls_certificate.empty() != out.config.tls_key.empty()) mistakes.push_back("`server.tls_certificate` and `server.tls_key` go together");
   const std::vector<std::string> levels = {"debug", "info", "warn", "error"};
   if (std::find(levels.begin(), levels.end(), out.config.log_level) == levels.end())
     mistakes.push_back("`server.log_level` must be debug, info, warn or error, not `" + out.config.log_level + "`");

@@ -35,12 +35,21 @@ struct Config {
   std::uint64_t inodes = 100'000;
   std::uint64_t cpu_milli = 2000;
   std::uint64_t pids = 256;
+  std::string limits_most;                // what no session gets more of; empty: what the launcher takes
+  std::string limits_images;              // by image, of sessions that ask for nothing else
   std::uint64_t zygotes = 1;              // 0: every kernel is started cold
   std::uint64_t pool_size = 4;
   std::uint64_t pool_most = 32;
   std::uint64_t pool_data = 1;
   std::uint64_t pool_javascript = 1;
   std::uint64_t pool_memory_bytes = 1ULL << 30;
+  std::string egress_socket = "/run/codespace-egress/egress.sock";
+  std::string network_mode = "none";      // of sessions that name none
+  std::string network_allow;              // its hosts, comma-separated
+  std::string audit_file;                 // empty: no audit log
+  std::uint64_t audit_content = 0;        // 1: with the bodies of requests and answers
+  std::string tls_certificate;            // PEM chain of the operator's; empty: our own is made
+  std::string tls_key;                    // PEM of its key
   std::string tls_names;                  // comma-separated extra names of the certificate
   std::string log_level = "info";
 };
@@ -71,6 +80,8 @@ struct ListenAddress {
   std::string host;
   std::uint16_t port = 0;
 };
+/// The names in a comma-separated list, without the blanks around them.
+std::vector<std::string> split_names(std::string_view list);
 Result<ListenAddress> parse_listen(std::string_view text);
 
 }  // namespace codespace::server

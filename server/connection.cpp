@@ -14,8 +14,10 @@
 #include "api/json.h"
 #include "sandbox/sys/clock.h"
 #include "server/error_response.h"
+#include "server/origin.h"
 #include "server/request_id.h"
 #include "server/rpc_http.h"
+#include "server/trace_context.h"
 
 namespace codespace::server {
 namespace {
@@ -64,6 +66,8 @@ struct Exchange {
   std::string route;
   std::string session_id;
   std::string owner;
+  std::optional<TraceContext> trace;
+  std::string content;          // of the body, for an audit log that takes it
   std::string_view code;        // of the problem, if one was answered
   http::verb method = http::verb::unknown;
   unsigned version = 11;
@@ -153,11 +157,22 @@ class Session {
     x.keep_alive = parser_->get().keep_alive();
     x.target = std::string(header.target());
     x.request_id = accept_request_id(header["X-Request-Id"]);
+    x.trace = take_trace_context(header["traceparent"]);
     if (x.target.size() > kTargetBytes)
       co_return co_await refuse(x, 414, "target_too_long", "The address is too long", "the request target is longer than 8 KiB");
     x.rpc = is_rpc(x.method, x.target);
     if (static_cast<std::size_t>(std::distance(header.begin(), header.end())) > kMaxFields)
       co_return co_await refuse(x, 431, "header_too_large", "The header is too large", "the request has more than 100 header fields");
+    const auto hosts = header.count(http::field::host);
+    const auto host = header[http::field::host];
+    if (hosts > 1 || (hosts == 0 && x.version >= 11))
+      co_return co_await refuse(x, 400, "bad_request", "The request is not valid HTTP", "a request has one Host header (RFC 9112 section 3.2)");
+    // Over TLS the certificate has the same say.
+    if (!kTls && hosts == 1 && !is_own_host(host, context_.names))
+      co_return co_await refuse(x, 421, "misdirected_request", "This server has another name",
+                                "the Host header names none of this server's names; add yours to server.tls_names, or let the proxy in front say Host: localhost");
+    if (is_cross_origin(header[http::field::origin], header["Sec-Fetch-Site"], host))
+      co_return co_await refuse(x, 403, "cross_origin", "Not from another site's page", "this API answers no web page of another origin");
     if (x.rpc) co_return co_await serve_rpc(x);
     if (context_.direct_link) {
       if (auto session = link_session(x.method, x.target)) co_return co_await serve_link(x, std::move(*session));
@@ -184,6 +199,8 @@ class Session {
       if (!owner)
         co_return co_await refuse_with(x, ErrorCode::unauthorized, "send the key as `Authorization: Bearer KEY`; the server wrote one to <state>/api-key on its first start");
       x.owner = *owner;
+      const bool looks = x.method == http::verb::get || x.method == http::verb::head;
+      if (!admitted(x, entry.route == Route::metrics ? scope_metrics : looks ? scope_read : scope_use)) co_return co_await refuse(x, denied_);
     }
     request.target = std::move(*target);
     request.caller.owner = x.owner;
@@ -192,13 +209,24 @@ class Session {
     if (request.caller.idempotency_key.size() > 255)
       co_return co_await refuse_with(x, ErrorCode::invalid_request, "the Idempotency-Key is longer than 255 bytes");
     if (entry.route == Route::file_put) co_return co_await serve_upload(x, std::move(request));
+    if (x.trace) request.caller.traceparent = x.trace->text();
     if (!co_await take_body(x, entry, request.body)) co_return false;
+    if (context_.audit.with_content()) x.content = request.body.substr(0, kAuditBodyBytes);
     const bool bytes_of_file = entry.route == Route::file_get && !request.target.query.contains("stat") && !request.target.query.contains("list");
     if (bytes_of_file) co_return co_await serve_download(x, std::move(request));
     lowest().expires_after(kWorkTime);
     auto response = co_await context_.router.serve(std::move(request));
     if (!response) co_return co_await refuse(x, response.error());
     co_return co_await send(x, std::move(*response));
+  }
+
+  /// Whether the key may do this now; denied_ says why not.
+  bool admitted(const Exchange& x, Scope wanted) {
+    auto refusal = context_.quotas.admit(x.owner, wanted, x.arrived);
+    if (!refusal) return true;
+    denied_ = std::move(refusal->error);
+    retry_after_s_ = refusal->retry_after_s;
+    return false;
   }
 
   awaitable<void> continue_if_expected() {
@@ -244,6 +272,16 @@ class Session {
     }
     co_await continue_if_expected();
     lowest().expires_after(kJsonBodyTime);
+    const auto too_large = [&](std::size_t) -> std::optional<Error> {
+      if (body.size() <= limit) return std::nullopt;
+      return Error{ErrorCode::payload_too_large, Fault::client, 0, "the body has more than " + std::to_string(limit) + " bytes", {}};
+    };
+    co_return co_await take_rest(x, body, too_large);
+  }
+
+  /// What is still to come of a body. `refused`, asked after each piece with its size, may say why it is not taken.
+  template <class Refused>
+  awaitable<bool> take_rest(Exchange& x, std::string& body, const Refused& refused) {
     while (!parser_->is_done()) {
       auto piece = co_await next_piece();
       if (!piece) {
@@ -252,9 +290,9 @@ class Session {
         co_return false;
       }
       body += *piece;
-      if (body.size() > limit) {
+      if (const std::optional<Error> why = refused(piece->size())) {
         x.keep_alive = false;
-        co_await refuse_with(x, ErrorCode::payload_too_large, "the body has more than " + std::to_string(limit) + " bytes");
+        co_await refuse_with(x, why->code, why->what);
         co_return false;
       }
     }
@@ -283,12 +321,14 @@ class Session {
       co_return co_await refuse_with(x, ErrorCode::unauthorized,
                                      "not logged in: the API key is missing or not one of this server; set AGENTBAY_API_KEY to the key that `codespaced env` prints");
     x.owner = *owner;
+    if (!admitted(x, scope_use)) co_return co_await refuse(x, denied_);
     request.caller.owner = x.owner;
     request.caller.arrived = x.arrived;
     request.request_id = x.request_id;
     request.user_agent = std::string(parser_->get()[http::field::user_agent].substr(0, 512));
     request.endpoint = endpoint_of(parser_->get()[http::field::host], kTls);
     if (context_.direct_link) request.link_token = [this, &x](const std::string& session_id) { return context_.auth.link_token(x.owner, session_id); };
+    if (context_.audit.with_content()) x.content = request.parameters.text("Args").substr(0, kAuditBodyBytes);
     lowest().expires_after(kWorkTime);
     auto reply = co_await context_.rpc.call(std::move(request));
     co_return co_await send_rpc(x, std::move(reply));
@@ -303,9 +343,11 @@ class Session {
     if (!owner)
       co_return co_await refuse_with(x, ErrorCode::unauthorized, "the X-Access-Token is not that of this session; create the session anew to get one");
     x.owner = *owner;
+    if (!admitted(x, scope_use)) co_return co_await refuse(x, denied_);
     FormShare share(context_.form_bytes);
     std::string body;
     if (!co_await take_form(x, share, "application/json", body)) co_return false;
+    if (context_.audit.with_content()) x.content = body.substr(0, kAuditBodyBytes);
     api::Caller caller;
     caller.owner = x.owner;
     caller.arrived = x.arrived;
@@ -331,22 +373,14 @@ class Session {
     }
     co_await continue_if_expected();
     lowest().expires_after(kFormBodyTime);
-    while (!parser_->is_done()) {
-      auto piece = co_await next_piece();
-      if (!piece) {
-        if (body_error_.category() == make_error_code(http::error::bad_chunk).category())
-          co_await refuse_body_with(x, ErrorCode::invalid_request, "the body is not valid: " + body_error_.message());
-        co_return false;
-      }
-      body += *piece;
-      const bool fits = body.size() <= kFormBytes;
-      if (fits && share.take(piece->size())) continue;
-      x.keep_alive = false;
-      if (fits) co_await refuse_with(x, ErrorCode::overloaded, "too many large requests at once; send it again in a moment");
-      else co_await refuse_with(x, ErrorCode::payload_too_large, "the body has more than " + std::to_string(kFormBytes) + " bytes; send a large file in pieces");
-      co_return false;
-    }
-    co_return true;
+    const auto refused = [&](std::size_t more) -> std::optional<Error> {
+      if (body.size() > kFormBytes)
+        return Error{ErrorCode::payload_too_large, Fault::client, 0,
+                     "the body has more than " + std::to_string(kFormBytes) + " bytes; send a large file in pieces", {}};
+      if (!share.take(more)) return Error{ErrorCode::overloaded, Fault::server, 0, "too many large requests at once; send it again in a moment", {}};
+      return std::nullopt;
+    };
+    co_return co_await take_rest(x, body, refused);
   }
 
   awaitable<bool> send_rpc(Exchange& x, api::RpcReply reply) {
@@ -354,10 +388,11 @@ class Session {
       context_.log.error("request failed request_id={} session_id={} code={} errno={} what=\"{}\"", x.request_id, printable(x.session_id), reply.code,
                          reply.fault->sys_errno, reply.fault->what);
     x.code = reply.code;
+    if (!reply.session_id.empty()) x.session_id = std::move(reply.session_id);
     Response response;
     response.status = reply.status;
     response.body = std::move(reply.body);
-    if (response.status == 429 || response.status == 503) response.headers.emplace_back("Retry-After", "1");
+    if (response.status == 429 || response.status == 503) response.headers.emplace_back("Retry-After", std::to_string(std::max(1U, std::exchange(retry_after_s_, 0U))));
     co_return co_await send(x, std::move(response));
   }
 
@@ -433,6 +468,7 @@ class Session {
     response.body().data = nullptr;
     response.body().more = true;
     http::response_serializer<http::buffer_body> serializer(response);
+    audit(x, partial ? 206 : 200, {});
     lowest().expires_after(kWriteTime);
     auto [ec, n] = co_await http::async_write_header(stream_, serializer, as_tuple(use_awaitable));
     if (ec) co_return false;
@@ -459,6 +495,8 @@ class Session {
     response.keep_alive(x.keep_alive);
     response.set(http::field::server, "codespaced");
     response.set("X-Request-Id", x.request_id);
+    // Level 2 of Trace Context: the answer names the span it came from.
+    if (x.trace) response.set("traceresponse", x.trace->text());
     response.set("X-Content-Type-Options", "nosniff");
     response.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox");
     response.set(http::field::cache_control, "no-store");
@@ -469,6 +507,7 @@ class Session {
     start(response, x, answer.status);
     if (answer.status != 204) response.set(http::field::content_type, answer.content_type);
     for (const auto& [name, value] : answer.headers) {
+      if (name == "Location") x.session_id = value.substr(value.rfind('/') + 1);
       if (name == "Server-Timing") {
         char total[48];
         std::snprintf(total, sizeof total, ", total;dur=%.2f", elapsed_ms(x));
@@ -478,6 +517,7 @@ class Session {
       }
     }
     const std::size_t size = answer.body.size();
+    audit(x, answer.status, answer.body);
     response.body() = std::move(answer.body);
     response.prepare_payload();
     if (x.head) response.body().clear();  // the length stays that of the GET
@@ -521,7 +561,7 @@ class Session {
     if (!allow_.empty()) response.headers.emplace_back("Allow", std::exchange(allow_, {}));
     if (!content_range_.empty()) response.headers.emplace_back("Content-Range", std::exchange(content_range_, {}));
     if (problem.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-    if (problem.status == 429 || problem.status == 503) response.headers.emplace_back("Retry-After", "1");
+    if (problem.status == 429 || problem.status == 503) response.headers.emplace_back("Retry-After", std::to_string(std::max(1U, std::exchange(retry_after_s_, 0U))));
     const std::string kept = problem.code;  // x.code views into it while the line is logged
     x.code = kept;
     co_return co_await send(x, std::move(response));
@@ -584,11 +624,32 @@ class Session {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - x.arrived).count();
   }
 
+  /// Before the answer is sent: what a client knows of is in the audit log.
+  void audit(const Exchange& x, unsigned status, std::string_view answer) {
+    if (!context_.audit.on() || (x.owner.empty() && status != 401)) return;
+    error_code unknown;
+    const std::string peer = lowest().socket().remote_endpoint(unknown).address().to_string();
+    AuditRecord record;
+    record.request_id = x.request_id;
+    if (x.trace) record.trace_id = x.trace->trace_id;
+    record.key_id = x.owner;
+    record.session_id = x.session_id;
+    record.method = std::string_view(http::to_string(x.method));
+    record.route = x.route;
+    record.peer = unknown ? std::string_view() : std::string_view(peer);
+    record.status = status;
+    record.code = x.code;
+    record.duration_ms = elapsed_ms(x);
+    record.request = x.content;
+    record.answer = answer;
+    context_.audit.record(record);
+  }
+
   void log(const Exchange& x, unsigned status, std::uint64_t bytes) {
     context_.router.metrics().request_served(x.route.empty() ? "none" : x.route, status, elapsed_ms(x) / 1000);
-    context_.log.info("request request_id={} method={} route={} status={} ms={:.2f} bytes={} session_id={} key_id={} code={}", x.request_id,
+    context_.log.info("request request_id={} method={} route={} status={} ms={:.2f} bytes={} session_id={} key_id={} code={} trace_id={}", x.request_id,
                       std::string_view(http::to_string(x.method)), x.route.empty() ? "-" : x.route, status, elapsed_ms(x), bytes,
-                      printable(x.session_id), x.owner.empty() ? "-" : x.owner, x.code.empty() ? "-" : x.code);
+                      printable(x.session_id), x.owner.empty() ? "-" : x.owner, x.code.empty() ? "-" : x.code, x.trace ? x.trace->trace_id : "-");
   }
 
   Stream& stream_;
@@ -596,6 +657,8 @@ class Session {
   ConnectionContext& context_;
   std::optional<http::request_parser<http::buffer_body>> parser_;
   error_code body_error_;      // why next_piece() gave nothing
+  Error denied_;                 // why the key may not
+  unsigned retry_after_s_ = 0;   // of the next 429
   std::string allow_;
   std::string content_range_;
 };
@@ -608,6 +671,30 @@ bool plain_permitted(const tcp::socket& socket) {
 }
 
 }  // namespace
+
+awaitable<void> refuse_connection(tcp::socket socket) {
+  static constexpr std::string_view kFull =
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 131\r\n\r\n"
+      "{\"status\":503,\"code\":\"overloaded\",\"title\":\"Busy\",\"detail\":\"this server has as many connections as it takes; try again in a moment\"}";
+  static_assert(kFull.size() - kFull.find('{') == 131);
+  constexpr unsigned char kTlsHandshake = 22;  // RFC 8446 section 5.1
+  constexpr auto kPatience = 1s;
+  beast::tcp_stream stream(std::move(socket));
+  stream.expires_after(kPatience);
+  unsigned char first[4096];
+  auto [ec, n] = co_await stream.async_read_some(asio::buffer(first), as_tuple(use_awaitable));
+  if (ec || n == 0 || first[0] == kTlsHandshake) co_return;
+  auto [failed, written] = co_await asio::async_write(stream, asio::buffer(kFull), as_tuple(use_awaitable));
+  if (failed) co_return;
+  error_code ignored;
+  stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  // What it still sends is taken for a moment: a reset could overtake the answer.
+  for (std::size_t taken = 0; taken < (64U << 10);) {
+    auto [end, more] = co_await stream.async_read_some(asio::buffer(first), as_tuple(use_awaitable));
+    if (end) co_return;
+    taken += more;
+  }
+}
 
 awaitable<void> serve_connection(tcp::socket socket, std::shared_ptr<asio::ssl::context> tls, ConnectionContext context) {
   error_code ignored;

@@ -11,7 +11,9 @@
 #include <spdlog/logger.h>
 
 #include "api/rpc.h"
+#include "server/audit.h"
 #include "server/auth.h"
+#include "server/quotas.h"
 #include "server/router.h"
 
 namespace codespace::server {
@@ -21,10 +23,13 @@ struct ConnectionContext {
   Router& router;
   api::Rpc& rpc;
   const Auth& auth;
+  Quotas& quotas;
   spdlog::logger& log;
+  Audit& audit;
   std::uint64_t max_file_bytes = 0;
   /// Bytes of RPC forms being taken in over all connections: they come before their key does.
   std::atomic<std::uint64_t>& form_bytes;
+  const std::vector<std::string>& names;  // of this server, beside localhost and addresses
   bool direct_link = false;   // tools may be called past the RPC, by a token
 };
 
@@ -32,5 +37,9 @@ struct ConnectionContext {
 /// of the certificate affects new ones only.
 boost::asio::awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket,
                                               std::shared_ptr<boost::asio::ssl::context> tls, ConnectionContext context);
+
+/// Tells a client that there are too many connections, if it speaks plain HTTP (503, Retry-After), and closes. One that speaks TLS
+/// is only closed: a handshake is what there is no room for.
+boost::asio::awaitable<void> refuse_connection(boost::asio::ip::tcp::socket socket);
 
 }  // namespace codespace::server

@@ -35,6 +35,7 @@ PublicError public_error(ErrorCode code) {
     case ErrorCode::quota_exceeded: return {429, "quota_exceeded", "A quota is used up"};
     case ErrorCode::queue_timeout: return {503, "queue_timeout", "The deadline passed in the queue"};
     case ErrorCode::kernel_unavailable: return {500, "kernel_unavailable", "The interpreter could not be started"};
+    case ErrorCode::egress_unavailable: return {503, "egress_unavailable", "The egress proxy does not answer"};
     case ErrorCode::launcher_unavailable: return {503, "launcher_unavailable", "The launcher does not answer"};
     case ErrorCode::sandbox_failed: return {500, "sandbox_failed", "The sandbox failed"};
     case ErrorCode::deadline_exceeded: return {504, "deadline_exceeded", "The operation took too long"};

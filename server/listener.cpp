@@ -15,6 +15,8 @@ using asio::as_tuple;
 using asio::use_awaitable;
 using tcp = asio::ip::tcp;
 
+constexpr std::size_t kRefusedAtOnce = 64;
+
 Listener::Listener(asio::any_io_executor executor, async::TaskGroup& connections, ConnectionContext context, TlsSource tls,
                    std::size_t max_connections)
     : executor_(std::move(executor)), connections_(connections), context_(context), tls_(std::move(tls)),
@@ -34,6 +36,28 @@ Result<void> Listener::open(const std::string& host, std::uint16_t port) {
   return {};
 }
 
+Result<void> Listener::adopt(sys::UniqueFd socket) {
+  sockaddr_storage bound{};
+  socklen_t size = sizeof bound;
+  int listening = 0;
+  socklen_t flag_size = sizeof listening;
+  if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0 || (bound.ss_family != AF_INET && bound.ss_family != AF_INET6) ||
+      ::getsockopt(socket.get(), SOL_SOCKET, SO_ACCEPTCONN, &listening, &flag_size) != 0 || listening == 0)
+    return server_error(ErrorCode::internal, "the service manager gave a descriptor that is no listening TCP socket; see ListenStream= of codespaced.socket");
+  boost::system::error_code ec;
+  acceptor_.assign(bound.ss_family == AF_INET ? tcp::v4() : tcp::v6(), socket.get(), ec);
+  if (ec) return server_error(ErrorCode::internal, "take over a listening socket: " + ec.message(), ec.value());
+  (void)socket.release();
+  return {};
+}
+
+std::string Listener::address() const {
+  boost::system::error_code ec;
+  const auto endpoint = acceptor_.local_endpoint(ec);
+  const std::string host = endpoint.address().is_v6() ? "[" + endpoint.address().to_string() + "]" : endpoint.address().to_string();
+  return host + ":" + std::to_string(endpoint.port());
+}
+
 std::uint16_t Listener::port() const {
   boost::system::error_code ec;
   return acceptor_.local_endpoint(ec).port();
@@ -50,7 +74,12 @@ asio::awaitable<void> Listener::accept_loop() {
       co_await pause.async_wait(as_tuple(use_awaitable));
       continue;
     }
-    if (connections_.size() >= max_connections_) continue;  // closed: the sign a client understands best
+    // Above the bound some are told so, and those beyond are only closed.
+    if (connections_.size() >= max_connections_ + kRefusedAtOnce) continue;
+    if (connections_.size() >= max_connections_) {
+      connections_.spawn(strand, refuse_connection(tcp::socket(std::move(socket))));
+      continue;
+    }
     connections_.spawn(strand, serve_connection(tcp::socket(std::move(socket)), tls_(), context_));
   }
 }

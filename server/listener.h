@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "sandbox/async/task_group.h"
+#include "sandbox/sys/unique_fd.h"
 #include "server/connection.h"
 
 namespace codespace::server {
@@ -24,6 +25,10 @@ class Listener {
 
   /// Binds and listens; port 0 takes a free one.
   Result<void> open(const std::string& host, std::uint16_t port);
+  /// Takes a listening TCP socket that somebody else made.
+  Result<void> adopt(sys::UniqueFd socket);
+  /// As ADDR:PORT.
+  [[nodiscard]] std::string address() const;
   [[nodiscard]] std::uint16_t port() const;
   /// Until close(). On too many connections or descriptors it waits a moment and goes on.
   boost::asio::awaitable<void> accept_loop();

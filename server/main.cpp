@@ -2,9 +2,7 @@
 // configuration, state, session manager, listeners, then the signals that end it.
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,25 +13,26 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cstddef>
 #include <cstring>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <thread>
 
 #include "api/handlers.h"
 #include "sandbox/async/task_group.h"
-#include "sandbox/manager/session_id.h"
+#include "sandbox/daemon/log.h"
+#include "sandbox/daemon/privileges.h"
+#include "sandbox/daemon/watchdog.h"
 #include "sandbox/manager/session_manager.h"
-#include "sandbox/manager/store.h"
 #include "sandbox/sys/clock.h"
 #include "server/auth.h"
+#include "server/commands.h"
+#include "server/completion.h"
 #include "server/config.h"
+#include "server/host_check.h"
 #include "server/listener.h"
-#include "server/privileges.h"
 #include "server/router.h"
 #include "server/tls.h"
 
@@ -43,38 +42,11 @@ namespace {
 namespace asio = boost::asio;
 using manager::SessionManager;
 
-constexpr int kExitRuntime = 1;
-constexpr int kExitConfig = 78;  // EX_CONFIG of sysexits.h, so that a unit need not restart us
-
-int fail(const Error& error, int status = kExitRuntime) {
-  std::cerr << "codespaced: " << error.what;
-  if (error.sys_errno != 0) std::cerr << ": " << std::strerror(error.sys_errno);
-  std::cerr << '\n';
-  return status;
-}
-
 std::string read_line(const std::string& path) {
   std::ifstream in(path);
   std::string line;
   std::getline(in, line);
   return line;
-}
-
-/// First line of a regular file that belongs to the owner of its directory; empty otherwise. Root
-/// asks for this in a directory of the gateway's, and a gateway taken over must not lend it root's eyes.
-std::string read_own_line(const std::string& directory, const char* name) {
-  const int dir = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  const int fd = ::openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  struct stat above {}, file {};
-  char text[512];
-  ssize_t got = 0;
-  if (fd >= 0 && ::fstat(dir, &above) == 0 && ::fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_uid == above.st_uid)
-    got = ::read(fd, text, sizeof text);
-  for (const int open : {dir, fd}) {
-    if (open >= 0) ::close(open);
-  }
-  const std::string_view line(text, got > 0 ? static_cast<std::size_t>(got) : 0);
-  return std::string(line.substr(0, line.find('\n')));
 }
 
 Result<void> write_secret(const std::string& path, const std::string& text) {
@@ -84,14 +56,6 @@ Result<void> write_secret(const std::string& path, const std::string& text) {
   ::close(fd);
   if (!written) return sys_error(errno, "write " + path);
   return {};
-}
-
-SessionManager::KeyRow new_key_row(const std::string& name, const std::string& key) {
-  SessionManager::KeyRow row;
-  row.id = manager::format_id(manager::kKeyPrefix, manager::random_id());
-  row.name = name;
-  row.sha256 = digest_of(key);
-  return row;
 }
 
 /// The first start makes a key, kept for the operator in <state>/api-key; a key given as a
@@ -125,11 +89,19 @@ Result<void> ensure_keys(SessionManager& sessions, const Config& config, spdlog:
   return sessions.add_key(new_key_row("default", *key));
 }
 
-Result<void> load_keys(SessionManager& sessions, Auth& auth) {
+Result<void> load_keys(SessionManager& sessions, Auth& auth, Quotas& quotas) {
   auto rows = sessions.keys();
   if (!rows) return std::unexpected(rows.error());
   std::vector<KeyDigest> keys;
-  for (const auto& row : *rows) keys.push_back({row.id, row.sha256});
+  std::map<std::string, KeyTerms> terms;
+  std::map<std::string, manager::KeyLimits> limits;
+  for (const auto& row : *rows) {
+    keys.push_back({row.id, row.sha256});
+    terms[row.id] = {row.scopes, row.requests_per_minute};
+    limits[row.id] = row.limits;
+  }
+  quotas.set(std::move(terms));
+  sessions.limit_keys(std::move(limits));
   auth.set_keys(std::move(keys));
   return {};
 }
@@ -146,6 +118,12 @@ manager::ManagerConfig manager_config(const Config& c, std::shared_ptr<spdlog::l
   m.default_limits.inodes = c.inodes;
   m.default_limits.cpu_milli = static_cast<std::uint32_t>(c.cpu_milli);
   m.default_limits.pids = static_cast<std::uint32_t>(c.pids);
+  m.most_limits = *manager::parse_limits(c.limits_most);
+  m.image_limits = *manager::parse_image_limits(c.limits_images);
+  manager::clamp(m.default_limits, m.most_limits);
+  m.egress_socket = c.egress_socket;
+  m.default_network.mode = *wire::network_mode(c.network_mode);
+  m.default_network.allow = split_names(c.network_allow);
   m.zygotes = c.zygotes != 0;
   m.pool.size = static_cast<std::uint32_t>(c.pool_size);
   m.pool.most = static_cast<std::uint32_t>(c.pool_most);
@@ -161,26 +139,37 @@ manager::ManagerConfig manager_config(const Config& c, std::shared_ptr<spdlog::l
   return m;
 }
 
-/// sd_notify(3): one datagram to the service manager, if there is one.
-void notify(const char* state) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) return;
-  address.sun_family = AF_UNIX;
-  std::strcpy(address.sun_path, path);
-  if (path[0] == '@') address.sun_path[0] = 0;
-  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
-  (void)::sendto(fd, state, std::strlen(state), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size);
-  ::close(fd);
-}
-
 void raise_descriptor_limit() {
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   files.rlim_cur = files.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+using Listeners = std::vector<std::unique_ptr<Listener>>;
+
+/// On the sockets of the service manager if it gave any, which are there while no gateway is;
+/// otherwise on `server.listen`.
+Result<Listeners> open_listeners(const Config& config, const std::function<std::unique_ptr<Listener>()>& make, spdlog::logger& log) {
+  Listeners listeners;
+  for (sys::UniqueFd& socket : sys::ServiceManager::take_sockets()) {
+    listeners.push_back(make());
+    if (auto adopted = listeners.back()->adopt(std::move(socket)); !adopted) return std::unexpected(adopted.error());
+    log.info("listening address={} socket=\"of the service manager\"", listeners.back()->address());
+  }
+  if (!listeners.empty()) return listeners;
+  const auto address = *parse_listen(config.listen);
+  listeners.push_back(make());
+  if (auto opened = listeners.back()->open(address.host, address.port); !opened) return std::unexpected(opened.error());
+  // A client that says "localhost" may mean ::1; where IPv6 is off this just does not open.
+  auto second = make();
+  if (address.host == "127.0.0.1" && second->open("::1", listeners.front()->port())) listeners.push_back(std::move(second));
+  return listeners;
+}
+
+Result<asio::ssl::context> tls_of(const Config& config) {
+  if (!config.tls_certificate.empty()) return load_tls(config.tls_certificate, config.tls_key);
+  return make_tls(config.state_dir, config.tls_names);
 }
 
 /// Waits for SIGTERM or SIGINT; SIGHUP reloads keys and certificate on the way.
@@ -193,10 +182,10 @@ asio::awaitable<void> wait_for_stop(asio::signal_set& signals, const std::functi
 }
 
 int serve(const Config& config) {
+  const sys::ServiceManager service_manager;
   raise_descriptor_limit();
-  auto log = std::make_shared<spdlog::logger>("codespaced", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  const auto log = daemon::make_log("codespaced");
   log->set_level(spdlog::level::from_str(config.log_level));
-  log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
   if (::mkdir(config.state_dir.c_str(), 0750) != 0 && errno != EEXIST) return fail({ErrorCode::internal, Fault::server, errno, "make " + config.state_dir, {}});
 
   // A thread that is not needed costs every request a hand-over (docs/configuration.md).
@@ -204,7 +193,7 @@ int serve(const Config& config) {
   const unsigned threads = config.threads != 0 ? static_cast<unsigned>(config.threads) : by_cores;
   asio::io_context io(static_cast<int>(threads));
 
-  auto tls_made = make_tls(config.state_dir, config.tls_names);
+  auto tls_made = tls_of(config);
   if (!tls_made) return fail(tls_made.error());
   auto tls = std::make_shared<asio::ssl::context>(std::move(*tls_made));
   std::mutex tls_mutex;
@@ -215,14 +204,26 @@ int serve(const Config& config) {
   auto sessions = SessionManager::open(io.get_executor(), std::move(managed));
   if (!sessions) return fail(sessions.error());
   Auth auth;
+  Quotas quotas;
   if (auto keys = ensure_keys(**sessions, config, *log); !keys) return fail(keys.error());
-  if (auto keys = load_keys(**sessions, auth); !keys) return fail(keys.error());
+  if (auto keys = load_keys(**sessions, auth, quotas); !keys) return fail(keys.error());
 
   api::Handlers handlers(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
   Router router(handlers, *metrics);
+  for (const HostFact& fact : check_host()) {
+    if (fact.verdict == HostFact::Verdict::ok) continue;
+    router.host_lacks += (router.host_lacks.empty() ? "" : "; ") + fact.name + ": " + fact.why + "; mend: " + fact.mend;
+    log->warn("the host lacks something name=\"{}\" found=\"{}\" required={} why=\"{}\" mend=\"{}\"", fact.name, fact.found,
+              fact.verdict == HostFact::Verdict::required, fact.why, fact.mend);
+  }
   api::Rpc rpc(**sessions, std::chrono::seconds(config.idle_timeout_s), std::chrono::seconds(config.max_lifetime_s));
   std::atomic<std::uint64_t> form_bytes{0};
-  const ConnectionContext context{router, rpc, auth, *log, config.max_file_bytes, form_bytes, config.direct_link != 0};
+  Audit audit(config.audit_file, config.audit_content != 0, *log);
+  if (auto opened = audit.open(); !opened) return fail(opened.error());
+  auto names = split_names(config.tls_names);
+  char machine[256] = {};
+  if (::gethostname(machine, sizeof machine - 1) == 0) names.emplace_back(machine);
+  const ConnectionContext context{router, rpc, auth, quotas, *log, audit, config.max_file_bytes, form_bytes, names, config.direct_link != 0};
   async::TaskGroup connections([&](std::exception_ptr escaped) {
     try {
       std::rethrow_exception(escaped);
@@ -234,34 +235,32 @@ int serve(const Config& config) {
     const std::lock_guard lock(tls_mutex);
     return tls;
   };
-  const auto address = *parse_listen(config.listen);
-  Listener listener(io.get_executor(), connections, context, current_tls, config.max_connections);
-  if (auto opened = listener.open(address.host, address.port); !opened) return fail(opened.error());
-  // A client that says "localhost" may mean ::1; where IPv6 is off this just does not open.
-  Listener listener6(io.get_executor(), connections, context, current_tls, config.max_connections);
-  const bool both = address.host == "127.0.0.1" && listener6.open("::1", listener.port()).has_value();
+  const auto listeners = open_listeners(
+      config, [&] { return std::make_unique<Listener>(io.get_executor(), connections, context, current_tls, config.max_connections); }, *log);
+  if (!listeners) return fail(listeners.error());
 
   asio::signal_set signals(io, SIGTERM, SIGINT, SIGHUP);
   const auto reload = [&] {
-    auto fresh = make_tls(config.state_dir, config.tls_names);
-    const auto keys = load_keys(**sessions, auth);
+    auto fresh = tls_of(config);
+    const auto keys = load_keys(**sessions, auth, quotas);
     if (fresh) {
       const std::lock_guard lock(tls_mutex);
       tls = std::make_shared<asio::ssl::context>(std::move(*fresh));
     }
-    log->info("reloaded tls={} keys={}", fresh.has_value(), keys.has_value());
+    const auto audited = audit.open();
+    if (!fresh) log->error("the certificate was not reloaded, the old one stays what=\"{}\"", fresh.error().what);
+    log->info("reloaded tls={} keys={} audit={}", fresh.has_value(), keys.has_value(), audited.has_value());
   };
-  asio::co_spawn(io, listener.accept_loop(), asio::detached);
-  if (both) asio::co_spawn(io, listener6.accept_loop(), asio::detached);
+  for (const auto& listener : *listeners) asio::co_spawn(io, listener->accept_loop(), asio::detached);
+  asio::co_spawn(io, daemon::feed_watchdog(service_manager), asio::detached);
   asio::co_spawn(
       io,
       [&]() -> asio::awaitable<void> {
         co_await wait_for_stop(signals, reload);
-        notify("STOPPING=1");
+        service_manager.tell("STOPPING=1");
         log->info("stopping, draining for at most {} s", config.drain_timeout_s);
         router.draining = true;
-        listener.close();
-        listener6.close();
+        for (const auto& listener : *listeners) listener->close();
         // A second signal ends it at once: the sessions and their runs live on anyway.
         signals.async_wait([&](boost::system::error_code ec, int) {
           if (!ec) std::_Exit(0);
@@ -279,76 +278,13 @@ int serve(const Config& config) {
       },
       asio::detached);
 
-  log->info("ready url=https://localhost:{} state={} version={}", listener.port(), config.state_dir, CODESPACE_VERSION);
-  notify("READY=1");
+  log->info("ready url=https://localhost:{} state={} version={}", listeners->front()->port(), config.state_dir, CODESPACE_VERSION);
+  service_manager.tell("READY=1");
   std::vector<std::thread> workers;
   for (unsigned i = 1; i < threads; ++i) workers.emplace_back([&io] { io.run(); });
   io.run();
   for (std::thread& worker : workers) worker.join();
   log->info("stopped");
-  return 0;
-}
-
-/// In single quotes for a POSIX shell.
-std::string quoted(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) {
-    if (c == '\'') out += "'\\''";
-    else out += c;
-  }
-  return out + "'";
-}
-
-int print_env(const std::string& state, const std::string& listen) {
-  const auto address = parse_listen(listen);
-  if (!address) return fail(address.error(), 2);
-  const std::string key = read_own_line(state, "api-key");
-  if (key.empty()) return fail({ErrorCode::internal, Fault::server, errno, "read " + state + "/api-key (has the server been started once, and may you read it?)", {}});
-  // Whoever reads the output runs it in a shell, and this file is not theirs.
-  if (key.size() > 256 || key.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~+/=") != std::string::npos)
-    return fail({ErrorCode::internal, Fault::server, 0, state + "/api-key holds no key of this server: letters, digits and _-.~+/= only", {}}, 2);
-  const std::string host = address->host == "127.0.0.1" || address->host == "::1" || address->host == "0.0.0.0" || address->host == "::" ? "localhost" : address->host;
-  const std::string endpoint = host + ":" + std::to_string(address->port);
-  const std::pair<std::string_view, std::string> variables[] = {
-      {"CODESPACE_URL", "https://" + endpoint},      {"CODESPACE_API_KEY", key},
-      {"CODESPACE_CA", state + "/tls/ca.pem"},       {"AGENTBAY_ENDPOINT", endpoint},
-      {"AGENTBAY_API_KEY", key},                     {"SSL_CERT_FILE", state + "/tls/bundle.pem"},
-      {"REQUESTS_CA_BUNDLE", state + "/tls/bundle.pem"}, {"CURL_CA_BUNDLE", state + "/tls/bundle.pem"},
-      {"NODE_EXTRA_CA_CERTS", state + "/tls/ca.pem"},
-  };
-  for (const auto& [name, value] : variables) std::cout << "export " << name << '=' << quoted(value) << '\n';
-  return 0;
-}
-
-int create_key(const Config& config, const std::string& name) {
-  auto store = manager::Store::open(config.state_dir + "/codespace.db");
-  if (!store) return fail(store.error());
-  auto key = make_key();
-  if (!key) return fail(key.error());
-  const auto row = new_key_row(name, *key);
-  if (auto added = store->add_key(row, sys::wall_ms()); !added) return fail(added.error());
-  std::cout << *key << '\n';
-  std::cerr << "key " << row.id << " made; it is shown once. A running server takes it after SIGHUP.\n";
-  return 0;
-}
-
-int list_keys(const Config& config) {
-  auto store = manager::Store::open(config.state_dir + "/codespace.db");
-  if (!store) return fail(store.error());
-  auto rows = store->keys();
-  if (!rows) return fail(rows.error());
-  for (const auto& row : *rows) std::cout << row.id << '\t' << row.name << '\n';
-  return 0;
-}
-
-int show_config(const Loaded& loaded, bool origin) {
-  for (const ConfigKey& key : config_keys()) {
-    std::cout << key.name << " = ";
-    if (key.text != nullptr) std::cout << '"' << loaded.config.*key.text << '"';
-    else std::cout << loaded.config.*key.number;
-    if (origin) std::cout << "  # " << loaded.origins.at(key.name);
-    std::cout << '\n';
-  }
   return 0;
 }
 
@@ -379,6 +315,7 @@ int run(int argc, char** argv) {
   common(env_command);
   CLI::App* check_command = app.add_subcommand("check-config", "report every mistake of the configuration");
   common(check_command);
+  CLI::App* host_command = app.add_subcommand("check-host", "say what this machine lacks, why it matters and what mends it");
   CLI::App* config_command = app.add_subcommand("config", "show the configuration in force");
   bool origin = false;
   CLI::App* show_command = config_command->add_subcommand("show", "one `key = value` per line");
@@ -388,9 +325,28 @@ int run(int argc, char** argv) {
   CLI::App* key_create = key_command->add_subcommand("create", "make a key and print it once");
   std::string key_name = "unnamed";
   key_create->add_option("--name", key_name, "what the key is for");
+  std::string key_scopes = "use,metrics";
+  KeyTerms key_terms;
+  manager::KeyLimits key_limits;
+  std::string key_standard, key_most;
+  key_create->add_option("--scopes", key_scopes, "read (look), use (look and change), metrics; with commas between")->capture_default_str();
+  key_create->add_option("--requests-per-minute", key_terms.requests_per_minute, "0: any number")->capture_default_str();
+  key_create->add_option("--max-sessions", key_limits.max_sessions, "alive at the same time; 0: any number")->capture_default_str();
+  key_create->add_option("--limits", key_standard, "of its sessions that ask for nothing else, as in \"memory_bytes=2147483648 cpus=1.5\"");
+  key_create->add_option("--most", key_most, "what its sessions get at most, whatever they ask for; the same way");
   common(key_create);
-  CLI::App* key_list = key_command->add_subcommand("list", "ids and names");
+  CLI::App* key_list = key_command->add_subcommand("list", "id, scopes, requests a minute and sessions (0: any number), and name of each");
   common(key_list);
+  std::string backup_file;
+  CLI::App* backup_command = app.add_subcommand("backup", "write a consistent copy of database, certificates and first key, while the server runs");
+  backup_command->add_option("FILE", backup_file, "where to; it must not exist")->required();
+  common(backup_command);
+  CLI::App* restore_command = app.add_subcommand("restore", "put a backup into an empty state directory");
+  restore_command->add_option("FILE", backup_file, "a file that `backup` wrote")->required();
+  common(restore_command);
+  CLI::App* completion_command = app.add_subcommand("completion", "print the completions for a shell");
+  std::string shell;
+  completion_command->add_option("SHELL", shell)->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
   CLI::App* version_command = app.add_subcommand("version", "print the version");
   bool json = false;
   version_command->add_flag("--json", json, "for machines");
@@ -401,23 +357,40 @@ int run(int argc, char** argv) {
     else std::cout << "codespaced " << CODESPACE_VERSION << '\n';
     return 0;
   }
+  if (host_command->parsed()) return print_host();
+  if (completion_command->parsed()) {
+    std::cout << completion_script(app, shell);
+    return 0;
+  }
   const bool serving = serve_command->parsed() || app.get_subcommands().empty();
   if (serving) {
-    if (auto dropped = drop_privileges(user); !dropped) return fail(dropped.error());
+    if (auto dropped = daemon::drop_privileges(user); !dropped) return fail(dropped.error());
   }
   const auto loaded = load_config(file, flags);
   if (!loaded) {
     for (const std::string& mistake : loaded.error()) std::cerr << "codespaced: " << mistake << '\n';
     return kExitConfig;
   }
-  if (env_command->parsed()) return print_env(loaded->config.state_dir, loaded->config.listen);
+  if (env_command->parsed()) return print_env(loaded->config);
   if (check_command->parsed()) {
     std::cout << "the configuration is valid\n";
     return 0;
   }
   if (show_command->parsed()) return show_config(*loaded, origin);
-  if (key_create->parsed()) return create_key(loaded->config, key_name);
+  if (key_create->parsed()) {
+    const auto scopes = parse_scopes(key_scopes);
+    if (!scopes) return fail(scopes.error(), 2);
+    key_terms.scopes = *scopes;
+    for (const auto& [text, out] : {std::pair(&key_standard, &key_limits.standard), std::pair(&key_most, &key_limits.most)}) {
+      const auto limits = manager::parse_limits(*text);
+      if (!limits) return fail(limits.error(), kExitUsage);
+      *out = *limits;
+    }
+    return create_key(loaded->config, key_name, key_terms, key_limits);
+  }
   if (key_list->parsed()) return list_keys(loaded->config);
+  if (backup_command->parsed()) return back_up(loaded->config, backup_file);
+  if (restore_command->parsed()) return restore(loaded->config, backup_file);
   return serve(loaded->config);
 }
 

@@ -177,6 +177,7 @@ boost::asio::awaitable<Result<Response>> Router::ready(bool verbose) {
     readiness->ready = false;
     readiness->checks.push_back({"draining", false, "the server is stopping"});
   }
+  readiness->checks.push_back({"host", true, host_lacks});
   Response response = plain(verbose || !readiness->ready ? api::encode(*readiness) : "{\"ready\":true}");
   response.status = readiness->ready ? 200 : 503;
   co_return response;
@@ -253,7 +254,7 @@ boost::asio::awaitable<Result<Response>> Router::serve(RoutedRequest r) {
     }
     case Route::images: co_return to_response(co_await handlers_.images(std::move(caller)), 200);
     case Route::metrics: {
-      handlers_.manager().measure();
+      co_await handlers_.manager().measure();
       Response response = plain(metrics_.text());
       response.content_type = "text/plain; version=0.0.4; charset=utf-8";
       co_return response;

@@ -56,6 +56,8 @@ class Router {
   boost::asio::awaitable<Result<Response>> serve(RoutedRequest request);
   [[nodiscard]] api::Handlers& handlers() { return handlers_; }
   [[nodiscard]] metrics::Metrics& metrics() { return metrics_; }
+  /// What this machine lacks, as /readyz tells it; set before the first request.
+  std::string host_lacks;
   /// While draining, readyz says so and load balancers go elsewhere.
   std::atomic<bool> draining{false};
   /// Requests being served, for the drain to wait for.

@@ -199,13 +199,17 @@ Result<boost::asio::ssl::context> make_tls(const std::string& state_dir, const s
   }
   if (auto written = write_bundle(dir); !written) return std::unexpected(written.error());
 
+  return load_tls(dir + "/server.pem", dir + "/server-key.pem");
+}
+
+Result<boost::asio::ssl::context> load_tls(const std::string& certificate, const std::string& key) {
   namespace ssl = boost::asio::ssl;
   ssl::context context(ssl::context::tls_server);
   boost::system::error_code ec;
   context.set_options(ssl::context::default_workarounds | ssl::context::no_sslv3 | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1, ec);
-  if (!ec) context.use_certificate_chain_file(dir + "/server.pem", ec);
-  if (!ec) context.use_private_key_file(dir + "/server-key.pem", ssl::context::pem, ec);
-  if (ec) return server_error(ErrorCode::internal, "load the certificate in " + dir + ": " + ec.message());
+  if (!ec) context.use_certificate_chain_file(certificate, ec);
+  if (!ec) context.use_private_key_file(key, ssl::context::pem, ec);
+  if (ec) return server_error(ErrorCode::internal, "load the certificate " + certificate + " with the key " + key + ": " + ec.message());
   return context;
 }
 

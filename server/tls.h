@@ -13,4 +13,7 @@ namespace codespace::server {
 /// `names` are extra DNS names or addresses, comma-separated.
 Result<boost::asio::ssl::context> make_tls(const std::string& state_dir, const std::string& names);
 
+/// A context that serves an operator's certificate chain and key (PEM). Refuses a key that is not the certificate's.
+Result<boost::asio::ssl::context> load_tls(const std::string& certificate, const std::string& key);
+
 }  // namespace codespace::server

@@ -2,7 +2,7 @@
 # Installs what the tests need, builds everything, and runs all tests. Can be run again.
 #
 #   sudo ./tests/run.sh            everything
-#   sudo ./tests/run.sh --quick    without the sanitizer build and the benchmark
+#   sudo ./tests/run.sh --quick    without the sanitizer build, the virtual machine and the benchmark
 #
 # Leaves nothing running. Builds below build/, images below build/images.
 set -euo pipefail
@@ -87,6 +87,7 @@ check "the embedded image host" \
   run_pytest tests/integration/test_sessions.py tests/integration/test_runs.py tests/integration/test_files.py --build build/release --images build/images --image host
 check "the official SDKs" run_pytest tests/sdk --build build/release --images build/images
 if [ $quick = no ]; then
+  check "the package in a virtual machine: systemd, control groups version 2" run_pytest tests/vm --build build/release --images build/images
   # Ratios are printed and not gated: on a busy machine they say more of the machine than of us.
   check "benchmark" /usr/bin/python3 tests/bench/run.py --quick --rounds 40 --build build/release --images build/images
 fi

@@ -12,7 +12,7 @@
 namespace codespace::async {
 
 struct Deadline::Shared : std::enable_shared_from_this<Deadline::Shared> {
-  explicit Shared(boost::asio::any_io_executor executor) : timer(std::move(executor)) {}
+  explicit Shared(const boost::asio::any_io_executor& executor) : timer(executor) {}
 
   std::mutex mutex;
   boost::asio::steady_timer timer;
@@ -77,8 +77,8 @@ void Deadline::cancel() {
   shared->pending.erase(found);
 }
 
-DeadlineQueue::DeadlineQueue(boost::asio::any_io_executor executor)
-    : shared_(std::make_shared<Deadline::Shared>(std::move(executor))) {}
+DeadlineQueue::DeadlineQueue(const boost::asio::any_io_executor& executor)
+    : shared_(std::make_shared<Deadline::Shared>(executor)) {}
 
 DeadlineQueue::~DeadlineQueue() { stop(); }
 

@@ -37,7 +37,7 @@ class Deadline {
 
 class DeadlineQueue {
  public:
-  explicit DeadlineQueue(boost::asio::any_io_executor executor);
+  explicit DeadlineQueue(const boost::asio::any_io_executor& executor);
   ~DeadlineQueue();
   DeadlineQueue(const DeadlineQueue&) = delete;
   DeadlineQueue& operator=(const DeadlineQueue&) = delete;

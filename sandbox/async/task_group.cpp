@@ -20,11 +20,11 @@ namespace codespace::async {
 
 namespace asio = boost::asio;
 
-asio::any_io_executor serial(asio::any_io_executor executor) {
+asio::any_io_executor serial(const asio::any_io_executor& executor) {
   if (executor.target<asio::strand<asio::any_io_executor>>() != nullptr ||
       executor.target<asio::strand<asio::io_context::executor_type>>() != nullptr)
     return executor;
-  return asio::make_strand(std::move(executor));
+  return asio::make_strand(executor);
 }
 
 struct TaskGroup::State {
@@ -73,7 +73,7 @@ TaskGroup::TaskGroup(std::function<void(std::exception_ptr)> on_escape) : state_
 
 TaskGroup::~TaskGroup() = default;
 
-bool TaskGroup::spawn(asio::any_io_executor executor, asio::awaitable<void> task) {
+bool TaskGroup::spawn(const asio::any_io_executor& executor, asio::awaitable<void> task) {
   auto entry = std::make_shared<State::Entry>();
   entry->executor = executor;
   State::Entries::iterator where;

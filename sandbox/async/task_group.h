@@ -15,7 +15,7 @@ namespace codespace::async {
 
 /// The executor itself if its handlers never run at the same time (a strand), else a new
 /// strand over it. A task needs one because it is cancelled from outside.
-boost::asio::any_io_executor serial(boost::asio::any_io_executor executor);
+boost::asio::any_io_executor serial(const boost::asio::any_io_executor& executor);
 
 class TaskGroup {
  public:
@@ -27,7 +27,7 @@ class TaskGroup {
 
   /// Starts the task on `executor`, which must be serial. False, and the task never runs, if
   /// the group has been stopped.
-  bool spawn(boost::asio::any_io_executor executor, boost::asio::awaitable<void> task);
+  bool spawn(const boost::asio::any_io_executor& executor, boost::asio::awaitable<void> task);
   /// Takes no more tasks and cancels those that run, each on its own executor.
   void stop();
   /// Takes no more tasks but lets those that run go on.

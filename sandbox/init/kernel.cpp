@@ -58,9 +58,16 @@ std::vector<std::string> read_argv(const std::string& language) {
 
 }  // namespace
 
-Kernel::Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name)
+Kernel::Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name,
+               std::unique_ptr<RunGroup> first_group)
     : loop_(loop), reaper_(reaper), backend_(backend), language_(std::move(language)), name_(std::move(name)),
-      argv_(read_argv(language_)), stdout_(loop), stderr_(loop), created_wall_ms_(sys::wall_ms()) {}
+      argv_(read_argv(language_)), first_group_(std::move(first_group)), stdout_(loop), stderr_(loop), created_wall_ms_(sys::wall_ms()) {}
+
+/// Of the next interpreter.
+std::unique_ptr<RunGroup> Kernel::make_group() {
+  if (auto ahead = std::move(first_group_); ahead && ahead->ok()) return ahead;
+  return std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+}
 
 void Kernel::submit(std::shared_ptr<Run> run) {
   if (queue_.size() >= kMaxQueued)
@@ -105,7 +112,7 @@ bool Kernel::launch(const Env& env) {
     fail_start({stage, errno});
     return false;
   };
-  group_ = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+  group_ = make_group();
   if (!group_->ok()) return fail(Stage::spawn_cgroup);
   int pair[2];
   sys::UniqueFd out_writer;
@@ -151,7 +158,7 @@ void Kernel::start_ahead(Settled settled) {
 }
 
 std::string Kernel::expect_joiner(JoinerEnds ends, Settled settled) {
-  auto group = std::make_unique<RunGroup>(backend_, name_ + "-" + std::to_string(++generation_));
+  auto group = make_group();
   if (!group->ok()) return {};
   group_ = std::move(group);
   settled_ = std::move(settled);

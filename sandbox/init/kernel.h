@@ -33,7 +33,8 @@ inline constexpr std::size_t kMaxQueued = 32;
 
 class Kernel {
  public:
-  Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name);
+  Kernel(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string language, std::string name,
+         std::unique_ptr<RunGroup> first_group);
   ~Kernel();
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
@@ -99,6 +100,7 @@ class Kernel {
   void finish_dying();
   void fail_start(const SpawnError& error);
   void tell_gone();
+  std::unique_ptr<RunGroup> make_group();
 
   EventLoop& loop_;
   Reaper& reaper_;
@@ -119,6 +121,7 @@ class Kernel {
   std::uint32_t generation_ = 0;
   std::uint32_t execution_count_ = 0;
 
+  std::unique_ptr<RunGroup> first_group_;  // made ahead, until it is used
   std::unique_ptr<RunGroup> group_;
   Spawned spawned_;
   sys::UniqueFd control_;

@@ -82,7 +82,8 @@ int run(int argc, char** argv) {
     while (::read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {}
     reaper.collect();
   });
-  Session session(loop, reaper, backend);
+  const std::string_view processors = argc > 2 && ::strcmp(argv[2], "0") != 0 ? argv[2] : "";
+  Session session(loop, reaper, backend, processors);
   Server server(loop, session, sys::UniqueFd(wire::kInitListenFd));
   loop.run();
 }

@@ -94,8 +94,10 @@ void RunGroup::signal_all(int signal) const {
 
 std::string RunGroup::text(Kept& kept) const {
   if (!kept.fd) {
-    const int mode = &kept == &memory_peak_ ? O_RDWR : O_RDONLY;
-    kept.fd.reset(::openat(dir(kept.controller), backend_ == CgroupBackend::v2 ? kept.v2 : kept.v1, mode | O_CLOEXEC));
+    const char* file = backend_ == CgroupBackend::v2 ? kept.v2 : kept.v1;
+    // The peak is writable on v1, and on v2 from Linux 6.12.
+    if (&kept == &memory_peak_) kept.fd.reset(::openat(dir(kept.controller), file, O_RDWR | O_CLOEXEC));
+    if (!kept.fd) kept.fd.reset(::openat(dir(kept.controller), file, O_RDONLY | O_CLOEXEC));
   }
   char buffer[4096];
   const ssize_t n = ::pread(kept.fd.get(), buffer, sizeof buffer, 0);
@@ -127,7 +129,7 @@ std::uint64_t RunGroup::oom_kills() const { return sys::parse_keyed_number(text(
 
 void RunGroup::reset_memory_peak() {
   if (!memory_peak_.fd) (void)text(memory_peak_);
-  // v2: EINVAL before Linux 6.12; the peak is then the group's since its start.
+  // v2: fails before Linux 6.12; the peak is then the group's since its start.
   const std::string_view none = backend_ == CgroupBackend::v1 ? "0" : "reset";
   [[maybe_unused]] const ssize_t reset = ::pwrite(memory_peak_.fd.get(), none.data(), none.size(), 0);
 }

@@ -60,7 +60,7 @@ bool read_id(wire::Reader& r, wire::RunId& id) {
 }  // namespace
 
 Server::Server(EventLoop& loop, Session& session, sys::UniqueFd listener)
-    : loop_(loop), session_(session), listener_(std::move(listener)) {
+    : loop_(loop), session_(session), listener_(std::move(listener)), proxy_port_(loop) {
   loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { accept(); });
 }
 
@@ -119,8 +119,10 @@ void Server::read_request(Connection& c) {
 
 void Server::handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early) {
   if (is_file_request(type)) {
-    if (!session_.serve_file(c.fd.get(), type, payload, early))
-      return refuse(c, Refusal::overloaded, "16 file operations of this session are under way");
+    if (!session_.takes_file_request(payload.size() + early.size()))
+      return refuse(c, Refusal::overloaded, "16 file operations of this session are under way, and others wait");
+    loop_.remove(c.fd.get());
+    session_.serve_file(std::move(c.fd), type, payload, early);
     return drop(c);  // the helper has it now
   }
   wire::Reader r({payload.data(), payload.size()});
@@ -129,6 +131,7 @@ void Server::handle(Connection& c, std::uint32_t type, std::string_view payload,
     case InitRequest::command: return handle_run(c, true, r);
     case InitRequest::attach: return handle_attach(c, r);
     case InitRequest::prepare: return handle_prepare(c, r);
+    case InitRequest::open_network: return handle_open_network(c, r);
     case InitRequest::cancel: {
       wire::RunId id{};
       if (!read_id(r, id) || !r.done()) return refuse(c, Refusal::bad_request, "cancel");
@@ -220,6 +223,29 @@ void Server::handle_prepare(Connection& c, wire::Reader& r) {
   const std::vector<char> frame = w.frame(static_cast<std::uint32_t>(InitReply::ok));
   // The first words on this connection: they fit into its buffer.
   if (::send(c.fd.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(frame.size())) drop(c);
+}
+
+void Server::handle_open_network(Connection& c, wire::Reader& r) {
+  if (!r.done()) return refuse(c, Refusal::bad_request, "open network");
+  const ProxyPort::Ends ends = proxy_port_.hand_over();
+  if (ends.listener < 0) return refuse(c, Refusal::spawn_failed, "the socket at the proxy's port could not be made");
+  const std::vector<char> frame = wire::Writer().frame(static_cast<std::uint32_t>(InitReply::ok));
+  const int descriptors[] = {ends.listener, ends.life};
+  iovec part{const_cast<char*>(frame.data()), frame.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof descriptors)]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof descriptors);
+  std::memcpy(CMSG_DATA(header), descriptors, sizeof descriptors);
+  // The first words on this connection: they fit into its buffer.
+  (void)::sendmsg(c.fd.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  drop(c);
 }
 
 void Server::handle_list_runs(Connection& c, wire::Reader& r) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sandbox/init/event_loop.h"
+#include "sandbox/init/proxy_port.h"
 #include "sandbox/init/session.h"
 #include "sandbox/sys/unique_fd.h"
 
@@ -39,6 +40,7 @@ class Server {
   void handle(Connection& c, std::uint32_t type, std::string_view payload, std::string_view early);
   void handle_run(Connection& c, bool command, wire::Reader& r);
   void handle_prepare(Connection& c, wire::Reader& r);
+  void handle_open_network(Connection& c, wire::Reader& r);
   void handle_list_runs(Connection& c, wire::Reader& r);
   void handle_delete_context(Connection& c, wire::Reader& r);
   void handle_attach(Connection& c, wire::Reader& r);
@@ -52,6 +54,7 @@ class Server {
   EventLoop& loop_;
   Session& session_;
   sys::UniqueFd listener_;
+  ProxyPort proxy_port_;
   std::list<Connection> connections_;
   std::uint64_t next_number_ = 0;
 };

@@ -13,8 +13,20 @@
 
 namespace codespace::init {
 
-Session::Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend)
-    : loop_(loop), reaper_(reaper), backend_(backend) {}
+Session::Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string_view processors)
+    : loop_(loop), reaper_(reaper), backend_(backend), first_group_(std::make_unique<RunGroup>(backend, "k0")) {
+  // Libraries of linear algebra that do not ask the kernel.
+  if (processors.empty()) return;
+  for (const char* name : {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"})
+    thread_limits_.emplace_back(name, processors);
+}
+
+/// What the session's processors say of threads, unless the client says something else.
+void Session::add_thread_limits(Env& env) const {
+  for (const auto& variable : thread_limits_) {
+    if (std::ranges::none_of(env, [&](const auto& given) { return given.first == variable.first; })) env.push_back(variable);
+  }
+}
 
 std::shared_ptr<Run> Session::find(const wire::RunId& id) const {
   const auto found = runs_.find(id);
@@ -25,6 +37,7 @@ std::shared_ptr<Run> Session::start(RunRequest request) {
   if (auto existing = find(request.id)) return existing;
   if (!std::exchange(used_, true)) on_first_use();
   forget_old_runs();
+  add_thread_limits(request.env);
   auto run = std::make_shared<Run>(std::move(request));
   run->created_ns = sys::monotonic_ns();
   run->created_wall_ms = sys::wall_ms();
@@ -51,7 +64,7 @@ bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::
                              std::string& group) {
   std::erase_if(replaced_, [](const auto& kernel) { return !kernel->alive(); });
   if (used_ || kernels_.size() + replaced_.size() >= kMaxKernels) return false;
-  auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, language, "k" + std::to_string(next_group_++));
+  auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, language, "k" + std::to_string(next_group_++), std::move(first_group_));
   if (!kernel->exists()) return false;
   std::unique_ptr<Kernel>& place = kernels_[language + "/" + wire::kDefaultContext];
   if (place && !ends) return false;
@@ -94,7 +107,7 @@ void Session::start_in_kernel(const std::shared_ptr<Run>& run) {
   }
   if (found == kernels_.end()) {
     auto kernel = std::make_unique<Kernel>(loop_, reaper_, backend_, run->request().language,
-                                           "k" + std::to_string(next_group_++));
+                                           "k" + std::to_string(next_group_++), std::move(first_group_));
     if (!kernel->exists())
       return run->refuse(wire::Refusal::unknown_language, 0, wire::Stage::none, run->request().language);
     found = kernels_.emplace(key, std::move(kernel)).first;
@@ -135,7 +148,37 @@ void Session::forget_old_runs() {
   }
 }
 
-bool Session::serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early) {
+bool Session::takes_file_request(std::size_t bytes) const {
+  if (file_helpers_ < kMaxFileHelpers) return true;
+  std::size_t waiting = bytes;
+  for (const WaitingFile& other : waiting_files_) waiting += other.payload.size() + other.early.size();
+  return waiting_files_.size() < kMaxWaitingFiles && waiting <= kMaxWaitingBytes;
+}
+
+void Session::serve_file(sys::UniqueFd connection, std::uint32_t type, std::string_view payload, std::string_view early) {
+  if (waiting_files_.empty() && start_file_helper(connection.get(), type, payload, early)) return;
+  // A helper that has answered may take a while to be gone on a busy machine; its client has the answer and asks the next thing.
+  WaitingFile& waiting = waiting_files_.emplace_back();
+  waiting.connection = std::move(connection);
+  waiting.type = type;
+  waiting.payload = payload;
+  waiting.early = early;
+  waiting.timer = loop_.at(sys::monotonic_ns() + kFilePatienceNs, [this, &waiting] {
+    // Closed without an answer, which the gateway tells as a session that is overloaded.
+    waiting_files_.remove_if([&waiting](const WaitingFile& other) { return &other == &waiting; });
+  });
+}
+
+void Session::serve_waiting_files() {
+  while (!waiting_files_.empty()) {
+    WaitingFile& next = waiting_files_.front();
+    if (!start_file_helper(next.connection.get(), next.type, next.payload, next.early)) return;
+    loop_.cancel(next.timer);
+    waiting_files_.pop_front();
+  }
+}
+
+bool Session::start_file_helper(int connection, std::uint32_t type, std::string_view payload, std::string_view early) {
   if (file_helpers_ >= kMaxFileHelpers) return false;
   // The pages of a tmpfs are charged to the group of who writes them: an upload must not fill
   // init's own reserve, so its helper works inside the tenant's limit.
@@ -161,6 +204,7 @@ bool Session::serve_file(int connection, std::uint32_t type, std::string_view pa
   reaper_.expect(pid, [this, limit](const ExitFacts&) {
     loop_.cancel(limit);
     --file_helpers_;
+    serve_waiting_files();
   });
   return true;
 }

@@ -24,6 +24,9 @@ namespace codespace::init {
 inline constexpr std::size_t kMaxCommands = 64;
 inline constexpr std::size_t kMaxKernels = 16;
 inline constexpr std::size_t kMaxFileHelpers = 16;
+inline constexpr std::size_t kMaxWaitingFiles = 64;
+inline constexpr std::size_t kMaxWaitingBytes = 8U << 20;  // of their requests, out of init's reserve
+inline constexpr std::uint64_t kFilePatienceNs = 10'000'000'000;
 /// An interpreter started ahead that the session's first minute did not use is ended again.
 inline constexpr std::uint64_t kUnusedKernelNs = 60ULL * 1'000'000'000;
 /// Names of deleted contexts, kept so that deleting again is fine; oldest forgotten first.
@@ -34,7 +37,8 @@ inline constexpr std::size_t kMaxKeptBytes = 24U << 20;
 
 class Session {
  public:
-  Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend);
+  /// `processors`: how many of the host's the session may use, if not all.
+  Session(EventLoop& loop, Reaper& reaper, CgroupBackend backend, std::string_view processors);
 
   /// Starts the run, or returns the existing one with that id: a retry never runs twice.
   std::shared_ptr<Run> start(RunRequest request);
@@ -56,8 +60,11 @@ class Session {
   /// False, without a call, if there is none of that name and none was deleted lately.
   bool end_context(std::string_view language, std::string_view context, std::function<void()> gone);
 
-  /// Forks a helper for a file request; it owns the connection from then on. False: overloaded.
-  bool serve_file(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
+  /// Whether serve_file() would take a request of so many bytes, now or after a wait.
+  [[nodiscard]] bool takes_file_request(std::size_t bytes) const;
+  /// Has a helper serve a file request and owns the connection from then on. With kMaxFileHelpers at work it waits for one
+  /// of them, for kFilePatienceNs at most, and then closes the connection.
+  void serve_file(sys::UniqueFd connection, std::uint32_t type, std::string_view payload, std::string_view early);
 
   [[nodiscard]] std::uint32_t kernels_alive() const;
   [[nodiscard]] std::uint32_t runs_active() const;
@@ -65,6 +72,7 @@ class Session {
   [[nodiscard]] std::uint64_t out_of_memory_ends() const { return out_of_memory_ends_; }
 
  private:
+  void add_thread_limits(Env& env) const;
   void start_command(const std::shared_ptr<Run>& run);
   void start_in_kernel(const std::shared_ptr<Run>& run);
   void forget_old_runs();
@@ -82,6 +90,7 @@ class Session {
   EventLoop& loop_;
   Reaper& reaper_;
   CgroupBackend backend_;
+  Env thread_limits_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;  // "language/context"
   std::vector<std::unique_ptr<Kernel>> replaced_;  // unused ones that gave way, until they are gone
   bool used_ = false;                              // something of the tenant ran, or is about to
@@ -89,9 +98,20 @@ class Session {
   std::deque<std::string> deleted_names_;  // keys of kernels_ that were deleted, oldest first
   std::unordered_map<std::uint64_t, std::unique_ptr<Command>> commands_;
   std::uint64_t next_group_ = 1;
+  std::unique_ptr<RunGroup> first_group_;  // for the first kernel: making one takes as long as a short run
   std::map<wire::RunId, std::shared_ptr<Run>> runs_;
   std::deque<wire::RunId> order_;  // of runs_, oldest first
+  struct WaitingFile {
+    sys::UniqueFd connection;
+    std::uint32_t type = 0;
+    std::string payload, early;
+    EventLoop::TimerId timer = 0;
+  };
+  bool start_file_helper(int connection, std::uint32_t type, std::string_view payload, std::string_view early);
+  void serve_waiting_files();
+
   std::size_t file_helpers_ = 0;
+  std::list<WaitingFile> waiting_files_;  // oldest first
   std::uint64_t out_of_memory_ends_ = 0;
   std::unique_ptr<RunGroup> upload_group_;  // what uploads write counts against the tenant's memory
 };

@@ -172,13 +172,25 @@ Result<UniqueFd> make_base(const std::string& path, uid_t owner, gid_t group) {
   return dir;
 }
 
+/// See Cgroups::cut_off.
+Result<void> cut_off_base(UniqueFd& dir, const std::string& path) {
+  UniqueFd tree(sys::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+  if (!tree) return sys_error(errno, "open_tree " + path);
+  UniqueFd base(::openat(tree.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!base) return sys_error(errno, "open " + path + " within its own mount");
+  dir = std::move(base);
+  return {};
+}
+
 std::string session_group(std::string_view session) { return "s" + std::string(session); }
 
 // --- v2 -----------------------------------------------------------------------------------------
 
 class CgroupsV2 final : public Cgroups {
  public:
-  explicit CgroupsV2(UniqueFd base) : base_(std::move(base)) {}
+  CgroupsV2(UniqueFd base, std::string path) : base_(std::move(base)), path_(std::move(path)) {}
+
+  Result<void> cut_off() override { return cut_off_base(base_, path_); }
 
   std::string_view backend() const override { return "v2"; }
 
@@ -260,7 +272,7 @@ class CgroupsV2 final : public Cgroups {
     return write_limit(base_.get(), session_group(session) + "/cgroup.freeze", frozen ? "1" : "0");
   }
 
-  void kill(std::string_view session) override {
+  void kill(std::string_view session, bool) override {
     // cgroup.kill, Linux 5.14: reaches every process below, frozen or forking.
     (void)sys::write_file_at(base_.get(), (session_group(session) + "/cgroup.kill").c_str(), "1");
   }
@@ -286,6 +298,7 @@ class CgroupsV2 final : public Cgroups {
 
  private:
   UniqueFd base_;
+  const std::string path_;
 };
 
 Result<std::unique_ptr<Cgroups>> open_v2(std::string_view name, uid_t owner, gid_t group) {
@@ -324,7 +337,7 @@ Result<std::unique_ptr<Cgroups>> open_v2(std::string_view name, uid_t owner, gid
   }
   if (!sys::write_file_at(base->get(), "cgroup.subtree_control", "+memory +pids +cpu"))
     return sys_error(errno, "enable controllers in " + path);
-  return std::make_unique<CgroupsV2>(std::move(*base));
+  return std::make_unique<CgroupsV2>(std::move(*base), path);
 }
 
 // --- v1 -----------------------------------------------------------------------------------------
@@ -341,6 +354,13 @@ class CgroupsV1 final : public Cgroups {
   };
 
   explicit CgroupsV1(std::array<Base, kControllers> bases) : bases_(std::move(bases)) {}
+
+  Result<void> cut_off() override {
+    for (Base& base : bases_) {
+      if (auto cut = cut_off_base(base.dir, base.path); !cut) return cut;
+    }
+    return {};
+  }
 
   std::string_view backend() const override { return "v1"; }
 
@@ -429,10 +449,10 @@ class CgroupsV1 final : public Cgroups {
     return write_limit(dir(freezer), session_group(session) + "/freezer.state", frozen ? "FROZEN" : "THAWED");
   }
 
-  void kill(std::string_view session) override {
+  void kill(std::string_view session, bool frozen) override {
     // v1 has no cgroup.kill. The end of PID 1 ends its pid namespace, and with it every
-    // process of the session; a frozen one must thaw to take the signal.
-    (void)freeze(session, false);
+    // process of the session.
+    if (frozen) (void)freeze(session, false);
   }
 
   CgroupUsage usage(std::string_view session) override {

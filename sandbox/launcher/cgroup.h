@@ -49,6 +49,9 @@ class Cgroups {
   static Result<std::unique_ptr<Cgroups>> open(std::string_view name, uid_t owner, gid_t group);
   virtual ~Cgroups() = default;
 
+  /// Once in the launcher's own mount namespace: makes the base group the root of its mount, so that no
+  /// descriptor of a group, given to whom it may be, leads to anything above it (open_tree(2)).
+  virtual Result<void> cut_off() = 0;
   [[nodiscard]] virtual std::string_view backend() const = 0;  // "v1" or "v2"
   /// Makes the groups of a session.
   virtual Result<void> create(std::string_view session) = 0;
@@ -71,7 +74,9 @@ class Cgroups {
   /// kernel itself while it has the launcher's user id, in this order.
   virtual Result<std::vector<sys::UniqueFd>> entrances(std::string_view session, std::string_view run) = 0;
   virtual Result<void> freeze(std::string_view session, bool frozen) = 0;
-  virtual void kill(std::string_view session) = 0;
+  /// Reaches what the end of the session's init does not reach, or only later: v2, everything in
+  /// the group; v1, nothing unless it is `frozen`, for the frozen take no signal.
+  virtual void kill(std::string_view session, bool frozen) = 0;
   virtual CgroupUsage usage(std::string_view session) = 0;
   /// True once every directory is gone; false while a dying process still holds one.
   virtual bool remove(std::string_view session) = 0;

@@ -28,7 +28,9 @@ bool set_resource_limits() {
   };
   for (const auto& limit : limits) {
     const rlimit value{limit.value, limit.value};
-    if (::setrlimit(limit.resource, &value) != 0) return false;
+    rlimit now{};
+    // Read back: init's check of its posture does not look at these.
+    if (::setrlimit(limit.resource, &value) != 0 || ::getrlimit(limit.resource, &now) != 0 || now.rlim_max != limit.value) return false;
   }
   ::umask(022);
   return true;

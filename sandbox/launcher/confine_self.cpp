@@ -12,8 +12,12 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
+#include "sandbox/launcher/session_child.h"
+#include "sandbox/sys/affinity.h"
 #include "sandbox/sys/syscalls.h"
 
 namespace codespace::launcher {
@@ -73,6 +77,40 @@ Result<void> attach(const UniqueFd& tree, const char* target) {
 
 Result<void> make_dir(const char* path) {
   if (::mkdir(path, 0755) != 0) return sys_error(errno, std::string("mkdir ") + path);
+  return {};
+}
+
+/// The lines of a /proc file that a machine with `n` processors would have, of which `text` has more.
+std::string stat_of(std::string_view text, std::uint32_t n) {
+  // Counters of the host are nobody's business; a program that computes shares of time gets none.
+  std::string out = "cpu  0 0 0 0 0 0 0 0 0 0\n";
+  for (std::uint32_t i = 0; i < n; ++i) out += "cpu" + std::to_string(i) + " 0 0 0 0 0 0 0 0 0 0\n";
+  const std::size_t boot = text.find("btime ");
+  if (boot != std::string_view::npos) out += "intr 0\nctxt 0\n" + std::string(text.substr(boot, text.find('\n', boot) - boot)) + "\n";
+  return out + "processes 1\nprocs_running 1\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n";
+}
+
+std::string cpuinfo_of(std::string_view text, std::uint32_t n) {
+  std::size_t end = 0;
+  for (std::uint32_t i = 0; i < n && end < text.size(); ++i) {
+    const std::size_t blank = text.find("\n\n", end);
+    end = blank == std::string_view::npos ? text.size() : blank + 2;
+  }
+  return std::string(text.substr(0, end));
+}
+
+/// See processor_file().
+Result<void> make_processor_files() {
+  const std::string stat = sys::read_file_at(AT_FDCWD, "/proc/stat", 1 << 20);
+  const std::string cpuinfo = sys::read_file_at(AT_FDCWD, "/proc/cpuinfo", 1 << 20);
+  const std::uint32_t most = std::min(sys::usable_processors(), kMaxProcessorFiles + 1);
+  for (std::uint32_t n = 1; n < most; ++n) {
+    for (const auto& [name, text] : {std::pair("stat", stat_of(stat, n)), std::pair("cpuinfo", cpuinfo_of(cpuinfo, n))}) {
+      const std::string path = processor_file(name, n);
+      UniqueFd file(::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444));
+      if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) return sys_error(errno, "create " + path);
+    }
+  }
   return {};
 }
 
@@ -178,7 +216,7 @@ Result<void> enter_small_root(const std::string& runtime_dir, const std::string&
     devices.push_back(std::move(*tree));
   }
 
-  if (::mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m,nr_inodes=4096") != 0)
+  if (::mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=16m,nr_inodes=4096") != 0)
     return sys_error(errno, "mount small root");
   if (::chdir("/tmp") != 0) return sys_error(errno, "enter small root");
   for (const char* dir : {"run", "images", "usr", "proc", "devices", "masks", "masks/dir", "templates", "newroot", "stage", "stage/proc"}) {
@@ -196,7 +234,9 @@ Result<void> enter_small_root(const std::string& runtime_dir, const std::string&
   if (sys::pivot_root(".", ".") != 0) return sys_error(errno, "pivot_root");
   if (::umount2(".", MNT_DETACH) != 0) return sys_error(errno, "detach the host's root");
   if (::chdir("/") != 0) return sys_error(errno, "chdir /");
-  return {};
+  return make_processor_files();
 }
+
+std::string processor_file(const char* name, std::uint32_t n) { return std::string("/masks/") + name + "." + std::to_string(n); }
 
 }  // namespace codespace::launcher

@@ -11,7 +11,6 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +28,7 @@
 #include "sandbox/launcher/seccomp_policy.h"
 #include "sandbox/launcher/sessions.h"
 #include "sandbox/sys/clock.h"
+#include "sandbox/sys/service_manager.h"
 #include "sandbox/sys/syscalls.h"
 
 namespace codespace::launcher {
@@ -45,7 +45,7 @@ constexpr int kTickMs = 2;  // how soon a dying group is looked at again
 /// Spares are made once this much time passed without anything to do: at once after a session
 /// ended, and otherwise late enough not to compete with what a new session is about to run.
 constexpr int kReplenishAfterEndMs = 1;
-constexpr int kReplenishIdleMs = 50;
+constexpr int kReplenishIdleMs = 20;
 constexpr int kZygoteCheckMs = 500;
 
 volatile sig_atomic_t stop_requested = 0;
@@ -69,13 +69,25 @@ struct Options {
             "  --images    the image store, read only\n"
             "  --id-range  subordinate user ids for the sessions, 16 each; nobody else may use them\n"
             "  --init, --zygote  codespace-init and codespace-zygote.so, if they are not beside this program\n"
+            "  --version   alone: prints version and protocol\n"
             "  --user      service user to become when started as root; --group is the gateway's group\n",
             mistake);
   ::exit(2);
 }
 
+/// Which program and language: two that end in the same word understand each other.
+std::string version_line() {
+  char magic[5]{};
+  for (unsigned i = 0; i < 4; ++i) magic[i] = static_cast<char>(wire::kLauncherMagic >> (24 - 8 * i));
+  return std::string("codespace-launcher ") + CODESPACE_VERSION + " protocol " + magic + "\n";
+}
+
 Options parse(int argc, char** argv) {
   Options o;
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    ::fputs(version_line().c_str(), stdout);
+    ::exit(0);
+  }
   for (int i = 1; i < argc; ++i) {
     const std::string_view name = argv[i];
     if (i + 1 >= argc) usage("an option lacks its value");
@@ -184,10 +196,7 @@ void sweep_runtime(const std::string& sessions) {
       unsigned short length;
       ::memcpy(&length, buffer + at + 16, sizeof length);
       const char* name = buffer + at + 19;
-      if (name[0] != '.') {
-        (void)::unlinkat(dir.get(), (std::string(name) + "/init.sock").c_str(), 0);
-        (void)::unlinkat(dir.get(), name, AT_REMOVEDIR);
-      }
+      if (name[0] != '.') (void)::unlinkat(dir.get(), name, 0);
       at += length;
     }
   }
@@ -205,6 +214,12 @@ UniqueFd prepare_runtime(const Options& o, const Identity& id) {
   if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
     die({ErrorCode::internal, Fault::server, errno, "another launcher serves " + o.runtime_dir});
   make(o.runtime_dir + "/sessions", 0750);
+  // For who replaces the programs below a running launcher: what this one speaks.
+  const std::string version = o.runtime_dir + "/launcher.version";
+  ::unlink(version.c_str());
+  const UniqueFd file(::open(version.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444));
+  const std::string line = version_line();
+  if (!file || ::write(file.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size())) die({ErrorCode::internal, Fault::server, errno, "write " + version});
   sweep_runtime(o.runtime_dir + "/sessions");
   return lock;
 }
@@ -231,7 +246,8 @@ struct Peer {
 
 class Server {
  public:
-  Server(Sessions& sessions, UniqueFd listener) : sessions_(sessions), listener_(std::move(listener)) {
+  Server(Sessions& sessions, UniqueFd listener, const sys::ServiceManager& manager)
+      : sessions_(sessions), listener_(std::move(listener)), manager_(manager) {
     sessions_.on_created = [this](const wire::SessionKey& key, const LauncherReply& reply) {
       answer_waiting(key, LauncherOp::create, reply);
     };
@@ -276,8 +292,11 @@ class Server {
     sessions_.zygotes().add_polled(polled_);
     const bool replenishing = replenish_delay_ms_ > 0;
     const int quiet = replenishing ? replenish_delay_ms_ : sessions_.zygotes().waiting() ? kZygoteCheckMs : -1;
-    const int wait = sessions_.needs_tick() ? kTickMs : quiet;
+    const int watchdog = manager_.watchdog_ms() > 0 ? manager_.watchdog_ms() : -1;
+    const int patient = quiet < 0 || (watchdog > 0 && watchdog < quiet) ? watchdog : quiet;
+    const int wait = sessions_.needs_tick() ? kTickMs : patient;
     const int n = ::poll(polled_.data(), polled_.size(), wait);
+    feed_watchdog();
     if (n == 0 && replenishing && wait == replenish_delay_ms_ && stop_requested == 0) {
       replenish_delay_ms_ = sessions_.replenish() ? kReplenishIdleMs : 0;
       sessions_.zygotes().renew();
@@ -297,6 +316,15 @@ class Server {
     sessions_.put_to_rest();
     sessions_.zygotes().check_time();
     peers_.remove_if([](const Peer& peer) { return peer.closed; });
+  }
+
+  /// From the loop itself: a launcher that hangs in a step is to be found out.
+  void feed_watchdog() {
+    if (manager_.watchdog_ms() == 0) return;
+    const std::uint64_t now = sys::monotonic_ns();
+    if (now < next_sign_of_life_) return;
+    manager_.tell("WATCHDOG=1");
+    next_sign_of_life_ = now + static_cast<std::uint64_t>(manager_.watchdog_ms()) * (sys::kNsPerSecond / 1000) / 2;
   }
 
   void serve_sessions(std::size_t first) {
@@ -435,10 +463,12 @@ class Server {
 
   Sessions& sessions_;
   UniqueFd listener_;
+  const sys::ServiceManager& manager_;
   std::list<Peer> peers_;
   std::vector<pollfd> polled_;
   std::vector<std::uint32_t> order_;
   int replenish_delay_ms_ = 0;  // 0: there are enough spares
+  std::uint64_t next_sign_of_life_ = 0;
 };
 
 UniqueFd listen_launcher() {
@@ -465,26 +495,12 @@ void set_signals() {
   ::sigaction(SIGHUP, &action, nullptr);
 }
 
-/// The service manager's socket (sd_notify(3)), connected before the small root hides its path.
-UniqueFd connect_notify() {
-  const char* path = ::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  if (path == nullptr || ::strlen(path) >= sizeof address.sun_path) return {};
-  address.sun_family = AF_UNIX;
-  ::strcpy(address.sun_path, path);
-  if (path[0] == '@') address.sun_path[0] = 0;  // abstract
-  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + ::strlen(path));
-  if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) return {};
-  return fd;
-}
-
 }  // namespace
 
 int run(int argc, char** argv) {
   const Options options = parse(argc, argv);
   const Identity identity = resolve_identity(options);
-  const UniqueFd notify = connect_notify();
+  const sys::ServiceManager manager;
   ::umask(022);
   ::clearenv();
   const rlimit files{65536, 65536};
@@ -509,14 +525,16 @@ int run(int argc, char** argv) {
   const auto cgroups = must(Cgroups::open(cgroup_name(options.runtime_dir), identity.uid, identity.gid));
   must(drop_to_service_user(identity));
   must(enter_outer_namespace(identity, options.ids));
+  must(cgroups->cut_off());
   must(enter_small_root(options.runtime_dir, options.images_dir));
 
   set_signals();
   Sessions sessions(*cgroups, options.ids.count, std::move(init_program), std::move(seccomp), std::move(zygote_library));
-  Server server(sessions, listen_launcher());
-  if (notify) (void)::send(notify.get(), "READY=1", 7, MSG_NOSIGNAL);
+  Server server(sessions, listen_launcher(), manager);
+  manager.tell("READY=1");
   ::fprintf(stderr, "<6>ready cgroup=%s sessions_max=%u\n", cgroups->backend().data(), options.ids.count / kIdsPerSession);
   server.run();
+  manager.tell("STOPPING=1");
   ::unlink("/run/launcher.sock");
   cgroups->clear_base();
   return 0;

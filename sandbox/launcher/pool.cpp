@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "sandbox/launcher/sessions.h"
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
@@ -66,7 +68,7 @@ LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
   pool->count = request.count;
   std::uint32_t kept = 0;
   for (auto& [lease, session] : busy_) {
-    const bool ours = (session->state == SessionState::pooled || session->state == SessionState::warming) &&
+    const bool ours = (session->state == SessionState::pooled || session->state == SessionState::warming) && !session->bare &&
                       session->image == pool->image && session->flavour == pool->flavour;
     if (ours && (changed || kept++ >= pool->count)) kill(*session);
   }
@@ -79,49 +81,75 @@ std::uint32_t Sessions::count_pooled(const Pool& pool, bool ready_only) const {
   std::uint32_t n = 0;
   for (const auto& [lease, session] : busy_) {
     const bool counts = session->state == SessionState::pooled || (!ready_only && session->state == SessionState::warming);
-    n += counts && session->image == pool.image && session->flavour == pool.flavour ? 1 : 0;
+    n += counts && session->bare == pool.bare && session->image == pool.image && session->flavour == pool.flavour ? 1 : 0;
   }
   return n;
 }
 
-/// Begins one session of the first pool that lacks one. True if it did, or waits to.
-bool Sessions::fill_pools() {
-  const std::uint64_t now = sys::monotonic_ns();
-  for (Pool& pool : pools_) {
-    if (count_pooled(pool, false) >= pool.count) continue;
-    // Worth waiting for: a session made now would have no kernel.
-    if (!zygotes_.ready(pool.image, pool.flavour) && zygotes_.starting(pool.image, pool.flavour)) return true;
-    if (now < pool.not_before_ns) return true;
-    for (auto& [lease, session] : busy_) {
-      if (session->state != SessionState::spare) continue;
-      if (session->template_generation < templates_.made_at(pool.image)) {
-        kill(*session);  // it was cloned before the image's template existed; the next one was not
-        continue;
-      }
-      wire::LauncherRequest request;
-      request.image = pool.image;
-      request.flavour = pool.flavour;
-      request.ahead = pool.ahead;
-      request.limits = pool.limits;
-      Stage stage = Stage::none;
-      if (auto assigned = assign(*session, request, true, stage); !assigned) {
-        ::fprintf(stderr, "<4>no session could be made for the pool stage=%u errno=%d what=\"%s\"\n",
-                  static_cast<unsigned>(stage), assigned.error().sys_errno, assigned.error().what.c_str());
-        pool.not_before_ns = now + kPauseAfterFailureNs;
-        kill(*session);
-      }
-      return true;
-    }
-    return true;  // a spare is on its way, or the ids are used up
+/// The next creation is mostly like those before: an image that was asked for twice in a row is
+/// the usual one, of which bare sessions are kept.
+void Sessions::learn(const wire::LauncherRequest& request) {
+  if (last_image_ != std::exchange(last_image_, request.image)) return;
+  const auto seen = [](const wire::SessionLimits& l) { return processors_for(l.cpu_milli, 0).count; };
+  const bool changed = bare_.image != request.image || seen(bare_.limits) != seen(request.limits);
+  bare_.image = request.image;
+  bare_.limits = request.limits;
+  bare_.count = kBare;
+  bare_.bare = true;
+  if (!changed) return;
+  for (auto& [lease, session] : busy_) {
+    if (session->bare && (session->state == SessionState::pooled || session->state == SessionState::warming)) kill(*session);
   }
-  return false;
 }
 
-/// Gives a ready session to a request. False: there is none that fits.
-bool Sessions::take_pooled(const wire::LauncherRequest& request) {
+/// Begins one session of the first pool that lacks one. True if it did, or waits to.
+bool Sessions::fill_pools() {
+  for (Pool& pool : pools_) {
+    if (fill(pool)) return true;
+  }
+  return fill(bare_);
+}
+
+bool Sessions::fill(Pool& pool) {
+  if (count_pooled(pool, false) >= pool.count) return false;
+  if (pool.bare && leases_.leased() > leases_.capacity() / 2) return false;  // the ids are for those who ask
+  const std::uint64_t now = sys::monotonic_ns();
+  // Worth waiting for: a session made now would have no kernel.
+  if (!pool.bare && !zygotes_.ready(pool.image, pool.flavour) && zygotes_.starting(pool.image, pool.flavour)) return true;
+  if (now < pool.not_before_ns) return true;
+  for (auto& [lease, session] : busy_) {
+    if (session->state != SessionState::spare) continue;
+    if (session->template_generation < templates_.made_at(pool.image)) {
+      kill(*session);  // it was cloned before the image's template existed; the next one was not
+      continue;
+    }
+    wire::LauncherRequest request;
+    request.image = pool.image;
+    request.flavour = pool.flavour;
+    request.ahead = pool.ahead;
+    request.limits = pool.limits;
+    session->bare = pool.bare;
+    Stage stage = Stage::none;
+    if (auto assigned = assign(*session, request, true, stage); !assigned) {
+      ::fprintf(stderr, "<4>no session could be made for the pool stage=%u errno=%d what=\"%s\"\n",
+                static_cast<unsigned>(stage), assigned.error().sys_errno, assigned.error().what.c_str());
+      pool.not_before_ns = now + kPauseAfterFailureNs;
+      kill(*session);
+    }
+    return true;
+  }
+  return true;  // a spare is on its way, or the ids are used up
+}
+
+/// Gives a ready session to a request: one of its pool, or else a bare one. False: there is none that fits.
+bool Sessions::take_pooled(const wire::LauncherRequest& request) { return take_pooled(request, false) || take_pooled(request, true); }
+
+bool Sessions::take_pooled(const wire::LauncherRequest& request, bool bare) {
   for (auto& [lease, owned] : busy_) {
     Session& session = *owned;
-    if (session.state != SessionState::pooled || session.image != request.image || session.flavour != request.flavour) continue;
+    if (session.state != SessionState::pooled || session.bare != bare || session.image != request.image) continue;
+    if (!bare && session.flavour != request.flavour) continue;
+    if (processors_for(session.limits.cpu_milli, 0).count != processors_for(request.limits.cpu_milli, 0).count) continue;  // its kernels have counted
     if (auto handed = hand_over(session, request); !handed) {
       ::fprintf(stderr, "<4>a pooled session could not be handed over errno=%d what=\"%s\"\n", handed.error().sys_errno,
                 handed.error().what.c_str());
@@ -130,6 +158,11 @@ bool Sessions::take_pooled(const wire::LauncherRequest& request) {
     }
     LauncherReply reply = identify(session);
     reply.origin = wire::Origin::pool;
+    if (bare) {
+      session.flavour = request.flavour;
+      warm_up(session);
+      reply.origin = session.join.connection ? wire::Origin::zygote : wire::Origin::cold;
+    }
     for (const Pool& pool : pools_) {
       if (pool.image == request.image && pool.flavour == request.flavour) reply.pool_ready = count_pooled(pool, true);
     }
@@ -150,10 +183,10 @@ Result<void> Sessions::hand_over(Session& session, const wire::LauncherRequest& 
       if (!resize(session.disks[i], sizes[i], l.inodes)) return sys_error(errno, "resize a pooled session's disk");
     }
   }
-  const std::string before = "/run/sessions/" + session.directory;
+  const std::string before = socket_of(session.name);
   const std::string hex = hex_of(request.session);
-  if (::rename(before.c_str(), ("/run/sessions/" + hex).c_str()) != 0) return sys_error(errno, "rename " + before);
-  session.directory = hex;
+  if (::rename(before.c_str(), socket_of(hex).c_str()) != 0) return sys_error(errno, "rename " + before);
+  session.name = hex;
   for (sys::UniqueFd& disk : session.disks) disk.reset();
   session.key = request.session;
   session.limits = l;

@@ -1,5 +1,5 @@
-// Comparison of a session's reported confinement with the plan. Pure functions, but for
-// namespaces_differ, which reads the launcher's /proc.
+// Comparison of a session's reported confinement with the plan. Pure functions, but for what
+// reads the launcher's own /proc: its namespaces, and the number of its filters.
 #include "sandbox/launcher/posture.h"
 
 #include <linux/securebits.h>
@@ -8,10 +8,26 @@
 
 #include <array>
 #include <cstring>
+#include <string>
+#include <string_view>
 
 #include "sandbox/sys/syscalls.h"
 
 namespace codespace::launcher {
+namespace {
+
+/// Filters of a service manager's, which sessions inherit; nothing adds to them while the launcher serves.
+std::uint32_t own_filters() {
+  static const std::uint32_t count = [] {
+    static constexpr std::string_view kField = "\nSeccomp_filters:\t";
+    const std::string status = sys::read_file_at(AT_FDCWD, "/proc/self/status");
+    const std::size_t at = status.find(kField);
+    return at == std::string::npos ? 0U : static_cast<std::uint32_t>(sys::parse_number(std::string_view(status).substr(at + kField.size())));
+  }();
+  return count;
+}
+
+}  // namespace
 
 wire::PostureFacts expected_posture(std::size_t cgroup_descriptors) {
   wire::PostureFacts f;
@@ -19,7 +35,7 @@ wire::PostureFacts expected_posture(std::size_t cgroup_descriptors) {
   f.uid = f.gid = wire::kInitUid;
   f.no_new_privs = 1;
   f.seccomp_mode = 2;
-  f.seccomp_filters = 2;
+  f.seccomp_filters = own_filters() + 2;
   f.securebits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED |
                  SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
   // 0-2, listener, status; the seccomp memfd is closed after use.

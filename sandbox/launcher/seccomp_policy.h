@@ -1,12 +1,14 @@
-// The system calls a session may make, as data: one table, a reason per rule, and the two
-// programs generated from it. The only file that knows libseccomp. The programs are built
-// once at start and handed to every session's init as bytes.
+// The system calls a session may make, as data: one table of rules, each with its reason, and the
+// two programs compiled from it. The programs are built once at start and handed to every
+// session's init as bytes.
 //
-// Filter A: allow list; what is refused on purpose gets EPERM, everything else ENOSYS so that
+// Filter A: allow list; what is refused on purpose gets an errno of its own, everything else ENOSYS so that
 // libc falls back as on an older kernel. Filter B: default allow, vetoes on the low 32 bits
-// of arguments. The kernel takes the stricter verdict of the two (seccomp(2)).
+// of arguments. The kernel takes the stricter verdict of the two, and of two errnos that of B,
+// which is loaded last (seccomp(2)).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -15,23 +17,42 @@
 
 namespace codespace::launcher {
 
-enum class Verdict : std::uint8_t { allow, eperm };
+enum class Filter : std::uint8_t { a, b };
+enum class Architecture : std::uint8_t { x86_64, aarch64 };
 
-/// One unconditional rule of filter A. Calls the architecture does not have are skipped.
-struct CallRule {
-  const char* name;
-  Verdict verdict;
+#if defined(__aarch64__)
+inline constexpr Architecture kNative = Architecture::aarch64;
+#else
+inline constexpr Architecture kNative = Architecture::x86_64;
+#endif
+
+inline constexpr std::uint64_t kAll64 = ~0ULL;
+inline constexpr std::uint64_t kLow32 = 0xffffffff;  // where the kernel itself looks at 32 bits (CVE-2019-10063)
+
+/// Holds if `argument & mask == value`. A rule without a mask is one without this condition.
+struct Condition {
+  unsigned argument = 0;
+  std::uint64_t mask = 0, value = 0;
 };
 
-/// All unconditional rules; `clone`, `socket`, `personality`, `mknod`, `mknodat` have
-/// argument rules of their own in the source.
-std::span<const CallRule> seccomp_table();
+struct SeccompRule {
+  Filter filter = Filter::a;
+  int error = 0;                  // 0: allowed; otherwise the errno of the refusal
+  const char* calls = "";         // names with blanks between; an architecture's missing ones are skipped
+  const char* why = "";
+  std::array<Condition, 3> when;  // all of them
+};
 
-/// BPF programs (arrays of struct sock_filter) for this machine's architecture.
+/// What no rule names.
+inline constexpr int kUnknownCallError = 38;  // ENOSYS
+
+std::span<const SeccompRule> seccomp_table();
+
+/// BPF programs (arrays of struct sock_filter).
 struct SeccompPrograms {
   std::vector<std::uint8_t> a;
   std::vector<std::uint8_t> b;
 };
-Result<SeccompPrograms> build_seccomp_programs();
+Result<SeccompPrograms> build_seccomp_programs(Architecture architecture = kNative);
 
 }  // namespace codespace::launcher

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -100,12 +101,17 @@ void mount_file_systems(const Assignment& assignment) {
           Stage::mount_dev);
   // With everything that was mounted on it in stage_proc().
   require(::mount("/stage/proc", "proc", nullptr, MS_MOVE, nullptr) == 0, Stage::mount_proc);
+  const sys::Processors& p = assignment.processors;
+  if (p.count == 0) return;
+  for (const char* file : {"stat", "cpuinfo"})
+    bind_read_only(processor_file(file, p.count).c_str(), (std::string("proc/") + file).c_str(), Stage::mask_proc);
+  require(sys::use_processors(p), Stage::processors);
 }
 
 /// Lets the launcher resize what was mounted, after init gave up the right to.
 void report_disks() {
   constexpr int kCount = 4;
-  int fds[kCount];
+  int fds[kCount]{};
   int at = 0;
   for (const char* disk : {"workspace", "tmp", "home/sandbox", "dev/shm"}) {
     fds[at] = static_cast<int>(::syscall(SYS_fspick, AT_FDCWD, disk, FSPICK_CLOEXEC | FSPICK_NO_AUTOMOUNT));
@@ -270,7 +276,8 @@ void become_session(const ChildPlan& plan) {
   require(::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0, Stage::oom_score);
   require(sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", kOomScore), Stage::oom_score);
   require(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::mount_private);
-  require(::sethostname("sandbox", 7) == 0, Stage::hostname);
+  utsname names{};
+  require(::sethostname("sandbox", 7) == 0 && ::uname(&names) == 0 && std::strcmp(names.nodename, "sandbox") == 0, Stage::hostname);
   raise_loopback();
   require(set_resource_limits(), Stage::rlimits);
   reset_signals();
@@ -286,7 +293,8 @@ void become_session(const ChildPlan& plan) {
   arrange_descriptors(plan, listener);
   become_init_user();
 
-  const char* argv[] = {"codespace-init", plan.cgroups.backend().data(), nullptr};
+  const sys::Decimal processors(assignment.processors.count);
+  const char* argv[] = {"codespace-init", plan.cgroups.backend().data(), processors.c_str(), nullptr};
   const char* envp[] = {nullptr};
   ::syscall(SYS_execveat, wire::kInitProgramFd, "", argv, envp, AT_EMPTY_PATH);
   fail(Stage::exec_init);

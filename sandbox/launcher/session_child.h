@@ -6,6 +6,7 @@
 #include <string>
 
 #include "sandbox/launcher/cgroup.h"
+#include "sandbox/sys/affinity.h"
 #include "sandbox/sys/unique_fd.h"
 #include "sandbox/wire/launcher_protocol.h"
 
@@ -26,6 +27,7 @@ struct ChildPlan {
 struct Assignment {
   std::uint64_t image = 0;
   wire::SessionLimits limits;
+  sys::Processors processors;
   bool pooled = false;  // its limits may change at hand-over: report contexts of its disks
 };
 
@@ -39,6 +41,11 @@ inline constexpr char kIdsMapped = 'm';
 /// Where the launcher keeps sources for bind mounts in its own root.
 inline constexpr const char* kEmptyFile = "/masks/file";
 inline constexpr const char* kEmptyDir = "/masks/dir";
+/// What a session sees of `n` processors: /proc/stat and /proc/cpuinfo without the others, and
+/// without what those of the host have done.
+std::string processor_file(const char* name, std::uint32_t n);
+/// A session that may use more of them sees the host's.
+inline constexpr std::uint32_t kMaxProcessorFiles = 64;
 inline constexpr const char* kNewRoot = "/newroot";
 /// Where a prepared child has its /proc, masked, until there is a root to move it to.
 inline constexpr const char* kStage = "/stage";

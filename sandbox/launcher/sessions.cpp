@@ -33,8 +33,6 @@ constexpr std::uint64_t kSetupTimeoutNs = 20 * sys::kNsPerSecond;
 
 bool within(std::uint64_t low, std::uint64_t value, std::uint64_t high) { return low <= value && value <= high; }
 
-std::string runtime_dir_of(const Session& session) { return "/run/sessions/" + session.directory; }
-
 Result<void> write_id_map(pid_t pid, const char* file, std::uint32_t lease) {
   char path[48];
   ::snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
@@ -57,6 +55,13 @@ Result<void> map_ids(pid_t pid, std::uint32_t lease) {
 }
 
 }  // namespace
+
+sys::Processors processors_for(std::uint32_t cpu_milli, std::uint32_t lease) {
+  static const std::uint32_t usable = sys::usable_processors();
+  const std::uint32_t count = (cpu_milli + 999) / 1000;
+  if (count >= usable || count > kMaxProcessorFiles) return {};
+  return {lease / kIdsPerSession * count, count};  // spread over the machine
+}
 
 bool limits_permitted(const wire::SessionLimits& l) {
   const wire::SessionLimits& low = wire::kMinLimits;
@@ -90,6 +95,8 @@ std::size_t take_descriptors(const msghdr& message, std::span<UniqueFd> into) {
   }
   return taken;
 }
+
+std::string socket_of(const std::string& name) { return "/run/sessions/" + name + ".sock"; }
 
 std::string hex_of(const wire::SessionKey& key) {
   static constexpr char kDigits[] = "0123456789abcdef";
@@ -149,7 +156,7 @@ void Sessions::on_quiet_events() {
 }
 
 std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& request) {
-  if (!limits_permitted(request.limits) || request.network != wire::NetworkMode::none || request.flavour > wire::Flavour::data)
+  if (!limits_permitted(request.limits) || request.flavour > wire::Flavour::data)
     return reply_with(LauncherStatus::bad_request, request.session);
   const auto waiting = [&](const wire::LauncherRequest& other) { return other.session == request.session; };
   if (find(request.session) != nullptr || std::any_of(pending_.begin(), pending_.end(), waiting))
@@ -163,6 +170,7 @@ std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& reque
     ::fprintf(stderr, "<4>image template failed errno=%d what=\"%s\"\n", reply.sys_errno, made.error().what.c_str());
     return reply;
   }
+  learn(request);
   if (take_pooled(request)) return std::nullopt;
   pending_.push_back(request);
   assign_pending();
@@ -218,8 +226,15 @@ void Sessions::assign_pending() {
   }
 }
 
+/// A spare that fails is not asked for by anybody: the next one waits, ever longer, up to five seconds.
+void Sessions::back_off() {
+  constexpr unsigned kMostDoublings = 9;
+  prepare_failures_ = std::min(prepare_failures_ + 1, kMostDoublings);
+  prepare_not_before_ns_ = sys::monotonic_ns() + (10'000'000ULL << prepare_failures_);
+}
+
 bool Sessions::replenish() {
-  if (!pending_.empty()) return true;
+  if (!pending_.empty() || sys::monotonic_ns() < prepare_not_before_ns_) return true;
   std::size_t spares = 0;
   for (const auto& [lease, session] : busy_) {
     const bool spare = session->state == SessionState::spare || session->state == SessionState::preparing;
@@ -273,10 +288,15 @@ void Sessions::on_joined(Session& session) {
   if (!ready) {
     ::fprintf(stderr, "<4>a child failed in preparation stage=%u errno=%d what=\"%s\"\n", static_cast<unsigned>(stage),
               ready.error().sys_errno, ready.error().what.c_str());
+    back_off();
     kill(session);
     return fail_pending(stage, ready.error().sys_errno);
   }
-  if (::send(session.channel.get(), &kIdsMapped, 1, MSG_NOSIGNAL) != 1) return kill(session);
+  if (::send(session.channel.get(), &kIdsMapped, 1, MSG_NOSIGNAL) != 1) {
+    const int failed = errno;
+    kill(session);
+    return fail_pending(Stage::child_sync, failed);
+  }
   session.state = SessionState::spare;
   session.setup_deadline_ns = 0;
   assign_pending();
@@ -284,7 +304,7 @@ void Sessions::on_joined(Session& session) {
 
 Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& request, bool pooled, Stage& stage) {
   session.key = request.session;
-  session.directory = pooled ? "pool-" + std::string(sys::Decimal(session.lease).view()) : hex_of(request.session);
+  session.name = pooled ? (session.bare ? "bare-" : "pool-") + std::string(sys::Decimal(session.lease).view()) : hex_of(request.session);
   session.image = request.image;
   const bool limited = session.limited && same_resources(session.limits, request.limits);
   session.limits = request.limits;
@@ -301,7 +321,7 @@ Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& req
   auto listener = listen(session, stage);
   if (!listener) return std::unexpected(listener.error());
   stage = Stage::child_sync;
-  Assignment assignment{request.image, request.limits, pooled};
+  Assignment assignment{request.image, request.limits, processors_for(request.limits.cpu_milli, session.lease), pooled};
   iovec part{&assignment, sizeof assignment};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
   msghdr message{};
@@ -322,20 +342,17 @@ Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& req
 }
 
 Result<UniqueFd> Sessions::listen(const Session& session, Stage& stage) {
-  stage = Stage::runtime_dir;
-  const std::string dir = runtime_dir_of(session);
-  if (::mkdir(dir.c_str(), 0750) != 0) return sys_error(errno, "mkdir " + dir);
   stage = Stage::listen_socket;
   UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener) return sys_error(errno, "socket");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  ::snprintf(address.sun_path, sizeof address.sun_path, "%s/init.sock", dir.c_str());
+  ::snprintf(address.sun_path, sizeof address.sun_path, "%s", socket_of(session.name).c_str());
   if (::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-    return sys_error(errno, "bind init.sock");
+    return sys_error(errno, "bind a session's socket");
   // Owner and group (the gateway's) may connect; the directory above keeps everybody else out.
-  if (::chmod(address.sun_path, 0660) != 0) return sys_error(errno, "chmod init.sock");
-  if (::listen(listener.get(), 128) != 0) return sys_error(errno, "listen init.sock");
+  if (::chmod(address.sun_path, 0660) != 0) return sys_error(errno, "chmod a session's socket");
+  if (::listen(listener.get(), 128) != 0) return sys_error(errno, "listen at a session's socket");
   return listener;
 }
 
@@ -381,6 +398,7 @@ void Sessions::finish_creation(Session& session, LauncherReply reply) {
   const wire::SessionKey key = session.key;
   if (reply.status == LauncherStatus::ok) {
     session.setup_deadline_ns = 0;
+    prepare_failures_ = 0;
     if (asked_for) session.state = SessionState::running;
     // Before the gateway hears of the session, or its first run would start a kernel cold.
     warm_up(session);
@@ -408,6 +426,7 @@ void Sessions::on_channel(Session& session) {
     const Stage stage = whole ? report.stage : Stage::child_sync;
     const int error = whole ? report.sys_errno : ECHILD;
     ::fprintf(stderr, "<4>a child failed in preparation stage=%u errno=%d\n", static_cast<unsigned>(stage), error);
+    back_off();
     kill(session);
     return fail_pending(stage, error);
   }
@@ -428,12 +447,12 @@ void Sessions::on_channel(Session& session) {
     if (difference != nullptr) {
       reply.status = LauncherStatus::posture_mismatch;
       reply.stage = Stage::init_posture;
-      ::fprintf(stderr, "<3>posture mismatch session=%s field=\"%s\"\n", session.directory.c_str(), difference);
+      ::fprintf(stderr, "<3>posture mismatch session=%s field=\"%s\"\n", session.name.c_str(), difference);
     }
     session.posture_digest = reply.posture_digest = posture_digest(report.facts);
   }
   if (reply.status == LauncherStatus::setup_failed)
-    ::fprintf(stderr, "<4>session setup failed session=%s stage=%u errno=%d\n", session.directory.c_str(),
+    ::fprintf(stderr, "<4>session setup failed session=%s stage=%u errno=%d\n", session.name.c_str(),
               static_cast<unsigned>(reply.stage), reply.sys_errno);
   finish_creation(session, reply);
 }
@@ -441,6 +460,7 @@ void Sessions::on_channel(Session& session) {
 void Sessions::kill_all() {
   pending_.clear();
   pools_.clear();
+  bare_ = {};
   zygotes_.kill_all();
   while (!quiet_.empty()) rouse(*quiet_.begin()->second);
   for (auto& [lease, session] : busy_) kill(*session);
@@ -460,7 +480,7 @@ void Sessions::kill(Session& session) {
   // SIGKILL to PID 1 of the namespace ends every process in it (pid_namespaces(7)); the
   // cgroup's own kill reaches those that a zygote may have put there from outside.
   (void)sys::pidfd_send_signal(session.pidfd.get(), SIGKILL);
-  cgroups_.kill(session.group);
+  cgroups_.kill(session.group, session.frozen);
 }
 
 void Sessions::on_exit(Session& session) {
@@ -482,17 +502,13 @@ void Sessions::on_exit(Session& session) {
   if (session.state != SessionState::ending) {
     session.state = SessionState::ending;
     for (WarmUp* warm_up : {&session.join, &session.ahead}) settle_warm_up(session, *warm_up, false);
-    cgroups_.kill(session.group);
+    cgroups_.kill(session.group, session.frozen);
   }
 }
 
 bool Sessions::try_remove(Session& session) {
   if (!session.reaped || !cgroups_.remove(session.group)) return false;
-  if (!session.directory.empty()) {
-    const std::string dir = runtime_dir_of(session);
-    ::unlink((dir + "/init.sock").c_str());
-    ::rmdir(dir.c_str());
-  }
+  if (!session.name.empty()) (void)::unlink(socket_of(session.name).c_str());
   leases_.release(session.lease);
   return true;
 }
@@ -546,12 +562,13 @@ LauncherReply Sessions::freeze(Session& session, bool frozen) {
     reply.sys_errno = EBUSY;
     return reply;
   }
+  session.frozen = true;  // or in part, should it fail
   if (auto done = cgroups_.freeze(session.group, frozen); !done) {
     reply.status = LauncherStatus::setup_failed;
     reply.sys_errno = done.error().sys_errno;
     return reply;
   }
-  session.paused = frozen;
+  session.frozen = session.paused = frozen;
   reply.paused = frozen ? 1 : 0;
   return reply;
 }

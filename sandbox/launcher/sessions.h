@@ -22,6 +22,7 @@
 #include "sandbox/launcher/id_lease.h"
 #include "sandbox/launcher/image_templates.h"
 #include "sandbox/launcher/zygotes.h"
+#include "sandbox/sys/affinity.h"
 #include "sandbox/sys/unique_fd.h"
 #include "sandbox/wire/launcher_protocol.h"
 #include "sandbox/wire/setup_protocol.h"
@@ -37,6 +38,10 @@ enum class SessionState { preparing, spare, warming, pooled, starting, running, 
 /// neither a network namespace nor, on v2, the kernel's grace period of a cgroup move.
 inline constexpr std::size_t kSpares = 2;
 
+/// Sessions kept complete but for a kernel, of the usual image: a creation that no pool serves
+/// finds its mounts and its init there and waits for nothing but its kernel.
+inline constexpr std::uint32_t kBare = 2;
+
 /// A kernel that is being made ready in a session: a conversation with the session's init.
 struct WarmUp {
   sys::UniqueFd connection;              // open until init said that the kernel is there, or will not be
@@ -47,13 +52,16 @@ struct WarmUp {
 };
 
 /// What of a session's limits is in its control groups.
+/// What a session with this quota gets to see of the host's processors.
+sys::Processors processors_for(std::uint32_t cpu_milli, std::uint32_t lease);
+
 inline bool same_resources(const wire::SessionLimits& a, const wire::SessionLimits& b) {
   return a.memory_bytes == b.memory_bytes && a.cpu_milli == b.cpu_milli && a.pids == b.pids;
 }
 
 struct Session {
   wire::SessionKey key{};          // while a request owns it
-  std::string directory;           // name in the runtime directory: hex of the key, or the pool's own
+  std::string name;                // of its socket: hex of the key, or the pool's own
   std::string group;               // name in Cgroups, by lease
   std::uint64_t image = 0;
   wire::SessionLimits limits;      // whose resources (same_resources) are in the control groups
@@ -62,6 +70,7 @@ struct Session {
   std::uint64_t template_generation = 0;
   bool limited = false;           // the control groups hold `limits`
   bool paused = false;
+  bool frozen = false;            // paused, or a pause or resumption failed half way
   std::uint64_t posture_digest = 0;
   std::int64_t created_wall_ms = 0;
   std::uint64_t setup_deadline_ns = 0;
@@ -73,6 +82,7 @@ struct Session {
   wire::Flavour flavour{};
   wire::Flavour next{};           // asked for while another kernel was on its way
   std::uint32_t wants_ahead = 0;  // wire::kAhead... bits
+  bool bare = false;              // made by the launcher's own choice, for whatever flavour is asked for
   std::array<sys::UniqueFd, 4> disks;  // pooled: contexts to resize the writable file systems with
   bool reaped = false;
   wire::LauncherReply end;        // facts of the end, once reaped
@@ -144,16 +154,21 @@ class Sessions {
     std::uint32_t ahead = 0;
     wire::SessionLimits limits;
     std::uint32_t count = 0;
+    bool bare = false;                // the launcher's own, not one of the gateway's
     std::uint64_t not_before_ns = 0;  // after a session for it could not be made
   };
 
   Result<void> prepare(wire::Stage& stage);
+  void back_off();
   void on_joined(Session& session);
   void assign_pending();
   Result<void> assign(Session& session, const wire::LauncherRequest& request, bool pooled, wire::Stage& stage);
+  void learn(const wire::LauncherRequest& request);
   bool fill_pools();
+  bool fill(Pool& pool);
   std::uint32_t count_pooled(const Pool& pool, bool ready_only) const;
   bool take_pooled(const wire::LauncherRequest& request);
+  bool take_pooled(const wire::LauncherRequest& request, bool bare);
   Result<void> hand_over(Session& session, const wire::LauncherRequest& request);
   void warm_up(Session& session);
   bool begin_join(Session& session, wire::Flavour flavour);
@@ -168,12 +183,16 @@ class Sessions {
   bool try_remove(Session& session);
 
   Cgroups& cgroups_;
+  unsigned prepare_failures_ = 0;  // since a session last came to life
+  std::uint64_t prepare_not_before_ns_ = 0;
   IdLeases leases_;
   ImageTemplates templates_;
   sys::UniqueFd init_program_;
   sys::UniqueFd seccomp_;
   Zygotes zygotes_;
   std::vector<Pool> pools_;
+  Pool bare_;                                // count 0 until an image is the usual one
+  std::optional<std::uint64_t> last_image_;  // of the last creation
   void rouse(Session& session);
 
   Table busy_;
@@ -184,7 +203,10 @@ class Sessions {
   std::optional<wire::SessionLimits> usual_;                 // of the last creation: the next is mostly like it
 };
 
-/// Lower-case hex of a session key: the name of its runtime directory.
+/// Where the init of the session of this name listens.
+std::string socket_of(const std::string& name);
+
+/// Lower-case hex of a session key: the name of its socket.
 std::string hex_of(const wire::SessionKey& key);
 
 /// A reply about a session.

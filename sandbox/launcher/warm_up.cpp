@@ -25,7 +25,7 @@ using sys::UniqueFd;
 UniqueFd connect_init(const Session& session) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const std::string path = "/run/sessions/" + session.directory + "/init.sock";
+  const std::string path = socket_of(session.name);
   if (path.size() >= sizeof address.sun_path) return {};
   ::memcpy(address.sun_path, path.data(), path.size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -147,7 +147,7 @@ bool Sessions::forward(Session& session, std::string_view group) {
     for (const UniqueFd& entrance : *entrances) fds[count++] = entrance.get();
   }
   const bool by_clone = cgroups_.backend() == "v2";
-  const bool asked = entrances && session.pidfd && zygotes_.fork(session.image, join.flavour, by_clone, std::span(fds, count));
+  const bool asked = entrances && session.pidfd && zygotes_.fork(session.image, join.flavour, by_clone, processors_for(session.limits.cpu_milli, session.lease), std::span(fds, count));
   for (UniqueFd& end : join.ends) end.reset();
   return asked;
 }

@@ -183,10 +183,11 @@ void Zygotes::fail(Zygote& zygote, const char* why, int sys_errno) {
   zygote.born_ns = sys::monotonic_ns();
 }
 
-bool Zygotes::fork(std::uint64_t image, Flavour flavour, bool group_by_clone, std::span<const int> descriptors) {
+bool Zygotes::fork(std::uint64_t image, Flavour flavour, bool group_by_clone, sys::Processors processors, std::span<const int> descriptors) {
   Zygote* zygote = find(image, flavour);
   if (zygote == nullptr || zygote->state != State::ready || descriptors.size() > wire::kZygoteMaxFds) return false;
   wire::ZygoteRequest request;
+  request.processors = processors;
   request.group_by_clone = group_by_clone ? 1 : 0;
   iovec part{&request, sizeof request};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * wire::kZygoteMaxFds)]{};

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "sandbox/sys/affinity.h"
 #include "sandbox/sys/result.h"
 #include "sandbox/sys/unique_fd.h"
 #include "sandbox/wire/launcher_protocol.h"
@@ -40,7 +41,7 @@ class Zygotes {
   [[nodiscard]] bool starting(std::uint64_t image, wire::Flavour flavour);
   /// Asks for a kernel: `descriptors` as in wire::ZygoteRequest, copied by the call. False if it
   /// could not be asked.
-  bool fork(std::uint64_t image, wire::Flavour flavour, bool group_by_clone, std::span<const int> descriptors);
+  bool fork(std::uint64_t image, wire::Flavour flavour, bool group_by_clone, sys::Processors processors, std::span<const int> descriptors);
 
   /// For the loop: what to poll, and what to do with it, in the same order.
   void add_polled(std::vector<pollfd>& polled) const;

@@ -7,7 +7,6 @@
 
 namespace codespace::manager {
 
-namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
 namespace {

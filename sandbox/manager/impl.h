@@ -14,6 +14,7 @@
 #include "sandbox/async/task_group.h"
 #include "sandbox/manager/images.h"
 #include "sandbox/manager/init_client.h"
+#include "sandbox/manager/egress_client.h"
 #include "sandbox/manager/launcher_client.h"
 #include "sandbox/manager/pool.h"
 #include "sandbox/manager/refusals.h"
@@ -54,10 +55,12 @@ class SessionManager::Impl {
   Result<void> load();
   void start_background();
   Task<Readiness> readiness();
-  void measure();
+  boost::asio::awaitable<void> measure();
   boost::asio::awaitable<void> shutdown(std::chrono::milliseconds bound);
 
   // sessions.cpp
+  void limit_keys(std::map<std::string, KeyLimits> limits);
+  [[nodiscard]] KeyLimits limits_of(const std::string& owner);
   Task<SessionInfo> create(SessionSpec spec, std::string idempotency_key);
   Task<SessionInfo> find(std::string owner, std::string session_id);
   Task<SessionPage> list(SessionQuery query);
@@ -182,6 +185,12 @@ class SessionManager::Impl {
   Task<wire::LauncherReply> ask_launcher(wire::LauncherOp op, wire::SessionKey key,
                                          std::chrono::seconds patience);
 
+  // network.cpp
+  /// Lets the egress proxy serve the session, whose init must be there.
+  Task<void> open_way_out(wire::SessionKey key, std::string session_id, Network network);
+  boost::asio::awaitable<void> open_all_ways_out();
+  boost::asio::awaitable<void> watch_egress();
+
   // watch.cpp
   boost::asio::awaitable<void> keep_pools();
 
@@ -214,11 +223,14 @@ class SessionManager::Impl {
 
   mutable std::mutex mutex_;
   std::map<wire::SessionKey, SessionPtr> sessions_;  // every one that has not ended
+  std::map<std::string, KeyLimits> key_limits_;  // of owners that have some
   std::int64_t last_creation_ms_ = 0;
 
   std::atomic<bool> launcher_up_{false};
   async::DeadlineQueue deadlines_;
   LauncherClient launcher_;
+  EgressClient egress_;
+  std::atomic<bool> egress_up_{false};
   PoolPolicy pool_policy_;
   async::TaskGroup work_;
   async::TaskGroup background_;

@@ -30,9 +30,9 @@ void throw_if_cancelled(const boost::system::error_code& error) {
 
 }  // namespace
 
-InitConnection::InitConnection(asio::any_io_executor executor, async::DeadlineQueue& deadlines,
+InitConnection::InitConnection(const asio::any_io_executor& executor, async::DeadlineQueue& deadlines,
                                std::string path)
-    : deadlines_(deadlines), path_(std::move(path)), socket_(std::move(executor)) {}
+    : deadlines_(deadlines), path_(std::move(path)), socket_(executor) {}
 
 asio::awaitable<LinkFault> InitConnection::begin(std::vector<char> request, async::TimePoint until) {
   std::chrono::milliseconds pause{1};

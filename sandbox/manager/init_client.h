@@ -39,8 +39,8 @@ using LinkResult = std::expected<T, LinkFault>;
 
 class InitConnection {
  public:
-  /// `path` is that of the session's init.sock.
-  InitConnection(boost::asio::any_io_executor executor, async::DeadlineQueue& deadlines, std::string path);
+  /// `path` is that of the session's socket.
+  InitConnection(const boost::asio::any_io_executor& executor, async::DeadlineQueue& deadlines, std::string path);
 
   /// Connects and sends `request`, a whole frame. `until` bounds this connection until it is
   /// moved by limit().

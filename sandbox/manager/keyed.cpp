@@ -33,7 +33,7 @@ void put_env(wire::Writer& writer, Env env) {
 
 Digest digest_create(const SessionSpec& spec) {
   wire::Writer writer;
-  writer.bytes("create 1");
+  writer.bytes("create 2");
   writer.bytes(spec.image);
   writer.u32(static_cast<std::uint32_t>(spec.labels.size()));
   for (const auto& [name, value] : spec.labels) {
@@ -49,6 +49,12 @@ Digest digest_create(const SessionSpec& spec) {
   writer.u64(spec.limits.inodes);
   writer.u32(spec.limits.cpu_milli);
   writer.u32(spec.limits.pids);
+  writer.u32(static_cast<std::uint32_t>(spec.flavour));
+  writer.u8(spec.network ? 1 : 0);
+  if (spec.network) {
+    writer.u32(static_cast<std::uint32_t>(spec.network->mode));
+    for (const std::string& rule : spec.network->allow) writer.bytes(rule);
+  }
   return sha256(writer);
 }
 

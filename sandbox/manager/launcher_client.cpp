@@ -62,7 +62,7 @@ Result<void> send_now(int fd, const LauncherRequest& request) {
 /// A connection that has been told the request. Frames of it are read with next().
 class Exchange {
  public:
-  explicit Exchange(asio::any_io_executor executor) : descriptor_(std::move(executor)) {}
+  explicit Exchange(const asio::any_io_executor& executor) : descriptor_(executor) {}
 
   asio::awaitable<Result<void>> begin(const std::string& path, const LauncherRequest& request,
                                       async::DeadlineQueue& deadlines,

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "sandbox/wire/egress_protocol.h"
 #include "sandbox/wire/init_protocol.h"
 #include "sandbox/wire/launcher_protocol.h"
 
@@ -36,6 +37,12 @@ enum class EndReason {
   lost_at_reboot,  // the host or the launcher restarted without it
 };
 
+/// The way out a session has. A rule is as sandbox/egress/rules.h has them.
+struct Network {
+  wire::NetworkMode mode = wire::NetworkMode::none;
+  std::vector<std::string> allow;         // of allowlist only
+};
+
 struct SessionSpec {
   std::string owner;         // id of the key that creates it
   std::string image;         // name; empty means the configured default
@@ -44,6 +51,7 @@ struct SessionSpec {
   std::chrono::seconds idle_timeout{0};   // 0: never
   std::chrono::seconds max_lifetime{0};   // 0: never
   wire::SessionLimits limits;             // fields that are 0 take the configured default
+  std::optional<Network> network;         // none: the configured default
   wire::Flavour flavour = wire::Flavour::min;  // what the Python kernel finds imported
 };
 
@@ -56,6 +64,7 @@ struct SessionInfo {
   Labels labels;
   Env env;
   wire::SessionLimits limits;
+  Network network;
   std::chrono::seconds idle_timeout{0};
   std::chrono::seconds max_lifetime{0};
   std::int64_t created_at_ms = 0;
@@ -101,6 +110,7 @@ struct CommandSpec {
   std::string stdin_data;
   std::chrono::milliseconds timeout{kMaxRunTime};
   std::string idempotency_key;
+  std::string traceparent;                // TRACEPARENT of the command, if `env` has none; no part of what a retry must repeat
 };
 
 struct MimeResult {
@@ -179,6 +189,7 @@ struct SessionMetrics {
   std::uint64_t memory_bytes = 0, memory_peak_bytes = 0, cpu_ns = 0, oom_kills = 0;
   std::uint32_t pids = 0;
   std::uint32_t kernels = 0, runs_active = 0;
+  std::optional<wire::EgressCounts> egress;  // of a session with a network, if the proxy answers
   std::vector<DiskUsage> disks;
 };
 

@@ -270,8 +270,6 @@ std::string_view name_of(wire::Stage stage) {
       return "none";
     case id_lease:
       return "id_lease";
-    case runtime_dir:
-      return "runtime_dir";
     case listen_socket:
       return "listen_socket";
     case cgroup_create:
@@ -302,6 +300,8 @@ std::string_view name_of(wire::Stage stage) {
       return "mask_proc";
     case pivot_root:
       return "pivot_root";
+    case processors:
+      return "processors";
     case network_loopback:
       return "network_loopback";
     case hostname:

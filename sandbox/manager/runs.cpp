@@ -109,7 +109,9 @@ Task<RunRecord> SessionManager::Impl::command(std::string owner, std::string ses
   {
     const std::lock_guard lock(mutex_);
     use->session()->fresh = false;
-    const Env env = merge_env(use->session()->info.env, spec.env);
+    Env env = merge_env(use->session()->info.env, spec.env);
+    const bool has_own = std::ranges::any_of(env, [](const auto& entry) { return entry.first == "TRACEPARENT"; });
+    if (!spec.traceparent.empty() && !has_own) env.emplace_back("TRACEPARENT", spec.traceparent);
     start.request = encode_command(start.id, spec, env, start.times, config_.stream_cap_bytes);
   }
   if (!spec.idempotency_key.empty())
@@ -335,7 +337,7 @@ Task<void> SessionManager::Impl::cancel_run(std::string owner, std::string sessi
 }
 
 std::string SessionManager::Impl::socket_path(const wire::SessionKey& key) const {
-  return config_.runtime_dir + "/sessions/" + hex(key) + "/init.sock";
+  return config_.runtime_dir + "/sessions/" + hex(key) + ".sock";
 }
 
 Task<std::unique_ptr<InitConnection>> SessionManager::Impl::connect(SessionPtr session,
@@ -392,6 +394,10 @@ Task<SessionMetrics> SessionManager::Impl::metrics(std::string owner, std::strin
   metrics.cpu_ns = reply->cpu_ns;
   metrics.oom_kills = reply->oom_kills;
   metrics.pids = reply->pids;
+  if (session->info.network.mode != wire::NetworkMode::none && egress_up_) {
+    const auto counts = co_await egress_.counts(session->key);
+    if (counts) metrics.egress = *counts;
+  }
   if (reply->paused != 0) co_return metrics;  // its init is frozen too and would not answer
 
   const auto request = wire::Writer().frame(static_cast<std::uint32_t>(wire::InitRequest::stats));

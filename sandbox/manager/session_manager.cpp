@@ -42,6 +42,7 @@ SessionManager::Impl::Impl(asio::any_io_executor executor, ManagerConfig config,
       images_(config_.image_store, config_.default_image),
       deadlines_(executor_),
       launcher_(config_.runtime_dir + "/launcher.sock", deadlines_),
+      egress_(config_.egress_socket, deadlines_),
       pool_policy_(config_.pool),
       work_(log_escapes(config_.log)),
       background_(log_escapes(config_.log)),
@@ -96,6 +97,7 @@ void SessionManager::Impl::adopt(SessionRow row,
 void SessionManager::Impl::start_background() {
   background_.spawn(new_strand(), watch_launcher());
   background_.spawn(new_strand(), keep_pools());
+  background_.spawn(new_strand(), watch_egress());
   schedule_housekeeping();
   schedule_purge();
 }
@@ -141,6 +143,11 @@ Task<Readiness> SessionManager::Impl::readiness() {
     launcher.detail = "does not answer; start it, for example with `systemctl start codespace-launcher`";
   readiness.checks.push_back(std::move(launcher));
 
+  // Not a reason to be unready: sessions without a network need none.
+  Readiness::Check egress{"egress", true, ""};
+  if (!egress_up_) egress.detail = "no egress proxy at " + config_.egress_socket + ", so sessions can have no network";
+  readiness.checks.push_back(std::move(egress));
+
   if (images_.all().empty()) {
     auto reload = [this](Store&) -> Result<void> {
       images_.load();
@@ -160,8 +167,8 @@ Task<Readiness> SessionManager::Impl::readiness() {
   co_return readiness;
 }
 
-void SessionManager::Impl::measure() {
-  if (!config_.metrics) return;
+asio::awaitable<void> SessionManager::Impl::measure() {
+  if (!config_.metrics) co_return;
   std::map<SessionStatus, double> count{
       {SessionStatus::starting, 0}, {SessionStatus::running, 0}, {SessionStatus::paused, 0}, {SessionStatus::ending, 0}};
   {
@@ -170,6 +177,11 @@ void SessionManager::Impl::measure() {
   }
   for (const auto& [status, number] : count) config_.metrics->set_sessions(name_of(status), number);
   config_.metrics->set_launcher_up(launcher_up_);
+  const auto egress = co_await egress_.totals();
+  config_.metrics->set_egress_up(egress.has_value());
+  if (!egress) co_return;
+  for (const auto& [verdict, decisions] : egress->decisions) config_.metrics->set_egress_decisions(verdict, decisions);
+  config_.metrics->set_egress_traffic(egress->connections, egress->bytes_up, egress->bytes_down);
 }
 
 asio::awaitable<void> SessionManager::Impl::shutdown(std::chrono::milliseconds bound) {
@@ -276,7 +288,7 @@ Task<FileListing> SessionManager::search_files(std::string owner, std::string se
 }
 
 std::vector<ImageInfo> SessionManager::images() const { return impl_->images().all(); }
-void SessionManager::measure() const { impl_->measure(); }
+asio::awaitable<void> SessionManager::measure() { return impl_->measure(); }
 Task<Readiness> SessionManager::readiness() { return impl_->readiness(); }
 
 Result<std::vector<SessionManager::KeyRow>> SessionManager::keys() {
@@ -286,6 +298,8 @@ Result<void> SessionManager::add_key(const KeyRow& key) {
   return impl_->store().call_blocking<Result<void>>(
       [&key](Store& store) { return store.add_key(key, sys::wall_ms()); });
 }
+
+void SessionManager::limit_keys(std::map<std::string, KeyLimits> limits) { impl_->limit_keys(std::move(limits)); }
 
 asio::awaitable<void> SessionManager::shutdown(std::chrono::milliseconds bound) {
   return impl_->shutdown(bound);

@@ -14,11 +14,13 @@
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "sandbox/manager/limits.h"
 #include "sandbox/manager/records.h"
 #include "sandbox/sys/result.h"
 
@@ -44,7 +46,7 @@ struct PoolConfig {
 };
 
 struct ManagerConfig {
-  std::string runtime_dir;    // holds launcher.sock and sessions/<hex key>/init.sock
+  std::string runtime_dir;    // holds launcher.sock and sessions/<hex key>.sock
   std::string state_dir;      // holds codespace.db
   std::string image_store;    // holds <handle as 16 hex digits>/{rootfs, image.json}
   std::string default_image = "code_latest";
@@ -54,12 +56,16 @@ struct ManagerConfig {
                                      .inodes = 100'000,
                                      .cpu_milli = 2000,
                                      .pids = 256};
-  wire::SessionLimits max_limits = wire::kMaxLimits;
+  wire::SessionLimits max_limits = wire::kMaxLimits;       // more than this is a mistake of the request
+  wire::SessionLimits most_limits;             // more than this is cut to it; fields that are 0 are not
+  std::map<std::string, wire::SessionLimits> image_limits;  // of sessions of an image that ask for nothing else
   std::chrono::seconds default_idle_timeout{1800};
   std::chrono::seconds default_max_lifetime{86'400};
   std::uint32_t max_sessions = 1000;           // live, over all owners
   std::uint32_t stream_cap_bytes = 1U << 20;   // kept of stdout and of stderr of a run, each
   std::uint64_t max_file_bytes = 1ULL << 30;   // of one write
+  std::string egress_socket;                   // of the egress proxy
+  Network default_network;                     // of sessions that name none
   bool zygotes = true;                         // false: every kernel is started cold
   PoolConfig pool;
   std::shared_ptr<spdlog::logger> log;         // null: silent; second owner: main
@@ -165,8 +171,8 @@ class SessionManager {
                                  std::string pattern, std::vector<std::string> excluded);
 
   [[nodiscard]] std::vector<ImageInfo> images() const;
-  /// Brings the gauges of `metrics` up to date.
-  void measure() const;
+  /// Brings up to date what of `metrics` is not counted as it happens.
+  boost::asio::awaitable<void> measure();
   Task<Readiness> readiness();
 
   /// API keys: SHA-256 digests with an id and a name. The store never sees a key itself.
@@ -174,9 +180,14 @@ class SessionManager {
     std::string id;           // "key-" and 26 characters; the owner id of its sessions
     std::string name;
     std::array<std::uint8_t, 32> sha256{};
+    std::uint32_t scopes = ~0U;          // bits of the gateway's
+    std::uint32_t requests_per_minute = 0;  // 0: no limit
+    KeyLimits limits;
   };
   Result<std::vector<KeyRow>> keys();
   Result<void> add_key(const KeyRow& key);
+  /// What each owner may have, from now on; who is not named may have what the server gives.
+  void limit_keys(std::map<std::string, KeyLimits> limits);
 
   /// Stops timers and watches, lets running calls finish until `bound`; sessions live on.
   boost::asio::awaitable<void> shutdown(std::chrono::milliseconds bound);

@@ -48,6 +48,8 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
   if (auto ok = check_labels(spec.labels); !ok) co_return std::unexpected(ok.error());
   if (auto ok = check_session_times(spec.idle_timeout, spec.max_lifetime); !ok)
     co_return std::unexpected(ok.error());
+  const Network network = spec.network.value_or(config_.default_network);
+  if (auto ok = check_network(network); !ok) co_return std::unexpected(ok.error());
   std::optional<Claim> claim;
   if (!idempotency_key.empty()) {
     claim.emplace();
@@ -55,9 +57,9 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
     claim->key = std::move(idempotency_key);
     claim->request = digest_create(spec);  // of what was asked, before defaults fill in
   }
-  if (auto ok = settle_limits(spec.limits, config_); !ok) co_return std::unexpected(ok.error());
   auto image = co_await find_image(spec.image);
   if (!image) co_return std::unexpected(image.error());
+  if (auto ok = settle_limits(spec.limits, config_, limits_of(spec.owner), image->name); !ok) co_return std::unexpected(ok.error());
 
   SessionRow row;
   row.key = random_id();
@@ -68,6 +70,7 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
   row.info.labels = std::move(spec.labels);
   row.info.env = std::move(spec.env);
   row.info.limits = spec.limits;
+  row.info.network = network;
   row.info.idle_timeout = spec.idle_timeout;
   row.info.max_lifetime = spec.max_lifetime;
   row.info.created_at_ms = next_creation_ms();
@@ -86,6 +89,17 @@ std::int64_t SessionManager::Impl::next_creation_ms() {
   return last_creation_ms_;
 }
 
+void SessionManager::Impl::limit_keys(std::map<std::string, KeyLimits> limits) {
+  const std::lock_guard lock(mutex_);
+  key_limits_ = std::move(limits);
+}
+
+KeyLimits SessionManager::Impl::limits_of(const std::string& owner) {
+  const std::lock_guard lock(mutex_);
+  const auto found = key_limits_.find(owner);
+  return found == key_limits_.end() ? KeyLimits{} : found->second;
+}
+
 Result<SessionManager::Impl::SessionPtr> SessionManager::Impl::reserve(const SessionRow& row) {
   auto session = std::make_shared<Session>(row.key, row.info);
   session->creating = true;
@@ -94,6 +108,11 @@ Result<SessionManager::Impl::SessionPtr> SessionManager::Impl::reserve(const Ses
     return client_error(ErrorCode::quota_exceeded,
                         "this server has its " + std::to_string(config_.max_sessions) +
                             " sessions (max_sessions) already; delete one, or wait for one to end");
+  const auto found = key_limits_.find(row.info.owner);
+  const std::uint32_t most = found == key_limits_.end() ? 0 : found->second.max_sessions;
+  if (most != 0 && std::ranges::count_if(sessions_, [&](const auto& other) { return other.second->info.owner == row.info.owner; }) >= most)
+    return client_error(ErrorCode::quota_exceeded, "this key has the " + std::to_string(most) +
+                                                       " sessions it may have; delete one, or wait for one to end");
   sessions_.emplace(row.key, session);
   return session;
 }
@@ -144,8 +163,11 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
   const auto begun = std::chrono::steady_clock::now();
   const auto reply = co_await launcher_.ask(request, kCreatePatience);
   co_await saved->done.wait();
-  if (!saved->claimed || !reply || reply->status != wire::LauncherStatus::ok) {
-    Error error = !saved->claimed ? saved->claimed.error() : reply ? explain_launcher(*reply) : reply.error();
+  Result<void> way_out{};
+  if (reply && reply->status == wire::LauncherStatus::ok && row.info.network.mode != wire::NetworkMode::none)
+    way_out = co_await open_way_out(row.key, row.info.id, row.info.network);
+  if (!saved->claimed || !way_out || !reply || reply->status != wire::LauncherStatus::ok) {
+    Error error = !saved->claimed ? saved->claimed.error() : !way_out ? way_out.error() : reply ? explain_launcher(*reply) : reply.error();
     if (!reply || reply->status == wire::LauncherStatus::ok) {
       // It was made, or may have been, and nobody would ever use or end it.
       request.op = wire::LauncherOp::kill;

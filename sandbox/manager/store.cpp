@@ -44,6 +44,20 @@ Env decode_env(std::string_view bytes) {
   return env;
 }
 
+/// Rules have no line feeds.
+std::string join_lines(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) out += line + "\n";
+  return out;
+}
+
+std::vector<std::string> split_lines(std::string_view text) {
+  std::vector<std::string> lines;
+  for (std::size_t end; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1))
+    lines.emplace_back(text.substr(0, end));
+  return lines;
+}
+
 template <class E>
 E parse_name(std::string_view text, std::initializer_list<E> all, E otherwise) {
   for (const E e : all)
@@ -63,12 +77,13 @@ EndReason parse_reason(std::string_view text) {
 
 #define ROW_COLUMNS                                                                  \
   "key,owner,image,image_handle,status,end_reason,env,memory_bytes,workspace_bytes," \
-  "scratch_bytes,inodes,cpu_milli,pids,idle_timeout_s,max_lifetime_s,created_ms,last_used_ms,ended_ms"
+  "scratch_bytes,inodes,cpu_milli,pids,idle_timeout_s,max_lifetime_s,created_ms,last_used_ms,ended_ms," \
+  "network_mode,network_allow"
 
 constexpr const char* kSelectLive = "SELECT " ROW_COLUMNS " FROM sessions WHERE status<>'ended'";
 constexpr const char* kSelectOne = "SELECT " ROW_COLUMNS " FROM sessions WHERE key=?";
 constexpr const char* kInsert =
-    "INSERT INTO sessions (" ROW_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+    "INSERT INTO sessions (" ROW_COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 Result<void> bind_and_insert(Statement& insert, const SessionRow& row) {
   const SessionInfo& info = row.info;
@@ -79,6 +94,7 @@ Result<void> bind_and_insert(Statement& insert, const SessionRow& row) {
   insert.bind(info.limits.inodes).bind(info.limits.cpu_milli).bind(info.limits.pids);
   insert.bind(std::int64_t{info.idle_timeout.count()}).bind(std::int64_t{info.max_lifetime.count()});
   insert.bind(info.created_at_ms).bind(info.last_used_at_ms).bind(info.ended_at_ms);
+  insert.bind(wire::name_of(info.network.mode)).bind(join_lines(info.network.allow));
   return insert.run();
 }
 
@@ -125,6 +141,8 @@ Result<SessionRow> Store::read_row(const Statement& row) {
   info.created_at_ms = row.integer(15);
   info.last_used_at_ms = row.integer(16);
   info.ended_at_ms = row.integer(17);
+  info.network.mode = wire::network_mode(row.bytes(18)).value_or(wire::NetworkMode::none);
+  info.network.allow = split_lines(row.bytes(19));
   auto labels = read_labels(out.key);
   if (!labels) return std::unexpected(labels.error());
   info.labels = std::move(*labels);
@@ -336,7 +354,7 @@ Result<void> Store::release(const Claim& claim) {
 }
 
 Result<std::vector<SessionManager::KeyRow>> Store::keys() {
-  auto query = statement("SELECT id,name,sha256 FROM api_keys ORDER BY created_ms, id");
+  auto query = statement("SELECT id,name,sha256,scopes,requests_per_minute,max_sessions,limits,most FROM api_keys ORDER BY created_ms, id");
   if (!query) return std::unexpected(query.error());
   std::vector<SessionManager::KeyRow> keys;
   for (;;) {
@@ -351,14 +369,27 @@ Result<std::vector<SessionManager::KeyRow>> Store::keys() {
       (*query)->reset();
       return server_error(ErrorCode::internal, "database: API key " + key.id + " has a malformed digest");
     }
+    key.scopes = static_cast<std::uint32_t>((*query)->integer(3));
+    key.requests_per_minute = static_cast<std::uint32_t>((*query)->integer(4));
+    key.limits.max_sessions = static_cast<std::uint32_t>((*query)->integer(5));
+    for (const auto& [column, out] : {std::pair(6, &key.limits.standard), std::pair(7, &key.limits.most)}) {
+      const auto limits = parse_limits((*query)->bytes(column));
+      if (!limits) {
+        (*query)->reset();
+        return server_error(ErrorCode::internal, "database: the limits of API key " + key.id + ": " + limits.error().what);
+      }
+      *out = *limits;
+    }
     keys.push_back(std::move(key));
   }
 }
 
 Result<void> Store::add_key(const SessionManager::KeyRow& key, std::int64_t now_ms) {
-  auto insert = statement("INSERT INTO api_keys (id,name,sha256,created_ms) VALUES (?,?,?,?)");
+  auto insert = statement("INSERT INTO api_keys (id,name,sha256,created_ms,scopes,requests_per_minute,max_sessions,limits,most) VALUES (?,?,?,?,?,?,?,?,?)");
   if (!insert) return std::unexpected(insert.error());
-  return (*insert)->bind(key.id).bind(key.name).bind_blob(blob(key.sha256)).bind(now_ms).run();
+  return (*insert)->bind(key.id).bind(key.name).bind_blob(blob(key.sha256)).bind(now_ms)
+      .bind(std::int64_t{key.scopes}).bind(std::int64_t{key.requests_per_minute}).bind(std::int64_t{key.limits.max_sessions})
+      .bind(limits_text(key.limits.standard)).bind(limits_text(key.limits.most)).run();
 }
 
 Result<void> Store::expire(std::int64_t now_ms) {

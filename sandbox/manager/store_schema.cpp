@@ -34,7 +34,24 @@ constexpr const char* kSchema1 = R"(
   ) STRICT;
   CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), written_ms INTEGER NOT NULL) STRICT;
 )";
-constexpr int kNewest = 1;
+// user_version 2: the way out
+constexpr const char* kSchema2 = R"(
+  ALTER TABLE sessions ADD COLUMN network_mode TEXT NOT NULL DEFAULT 'none';
+  ALTER TABLE sessions ADD COLUMN network_allow TEXT NOT NULL DEFAULT '';
+)";
+// user_version 3: what a key may do
+constexpr const char* kSchema3 = R"(
+  ALTER TABLE api_keys ADD COLUMN scopes INTEGER NOT NULL DEFAULT 4294967295;
+  ALTER TABLE api_keys ADD COLUMN requests_per_minute INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE api_keys ADD COLUMN max_sessions INTEGER NOT NULL DEFAULT 0;
+)";
+// user_version 4: limits of a key's sessions
+constexpr const char* kSchema4 = R"(
+  ALTER TABLE api_keys ADD COLUMN limits TEXT NOT NULL DEFAULT '';
+  ALTER TABLE api_keys ADD COLUMN most TEXT NOT NULL DEFAULT '';
+)";
+constexpr const char* kSchemas[] = {kSchema1, kSchema2, kSchema3, kSchema4};
+constexpr int kNewest = std::size(kSchemas);
 
 }  // namespace
 
@@ -61,8 +78,10 @@ Result<void> migrate(sqlite::Database& db) {
   if (version == kNewest) return {};
   auto transaction = sqlite::Transaction::begin(db);
   if (!transaction) return std::unexpected(transaction.error());
-  if (auto made = db.execute(kSchema1); !made) return made;
-  if (auto set = db.execute("PRAGMA user_version=1"); !set) return set;
+  for (; version < kNewest; ++version) {
+    if (auto made = db.execute(kSchemas[version]); !made) return made;
+  }
+  if (auto set = db.execute(("PRAGMA user_version=" + std::to_string(kNewest)).c_str()); !set) return set;
   return transaction->commit();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <set>
 
+#include "sandbox/egress/rules.h"
 #include "sandbox/wire/codec.h"
 
 namespace codespace::manager {
@@ -60,7 +61,9 @@ std::string_view cut(std::string_view text) { return text.substr(0, 64); }
 
 }  // namespace
 
-Result<void> settle_limits(wire::SessionLimits& limits, const ManagerConfig& config) {
+Result<void> settle_limits(wire::SessionLimits& limits, const ManagerConfig& config, const KeyLimits& key, const std::string& image) {
+  fill(limits, key.standard);
+  if (const auto of_image = config.image_limits.find(image); of_image != config.image_limits.end()) fill(limits, of_image->second);
   const wire::SessionLimits& standard = config.default_limits;
   const wire::SessionLimits& least = wire::kMinLimits;
   const wire::SessionLimits& most = config.max_limits;
@@ -76,7 +79,32 @@ Result<void> settle_limits(wire::SessionLimits& limits, const ManagerConfig& con
   if (ok)
     ok = settle("limits.cpus", limits.cpu_milli, standard.cpu_milli, least.cpu_milli, most.cpu_milli, true);
   if (ok) ok = settle("limits.pids", limits.pids, standard.pids, least.pids, most.pids);
+  clamp(limits, config.most_limits);
+  clamp(limits, key.most);
   return ok;
+}
+
+Result<void> check_network(const Network& network) {
+  const auto wrong = [](const std::string& pointer, const std::string& what) -> Result<void> {
+    return std::unexpected(Error{ErrorCode::invalid_request, Fault::client, 0, what, pointer});
+  };
+  if (network.mode != wire::NetworkMode::allowlist) {
+    if (network.allow.empty()) return {};
+    return wrong("/network/allow", "`network.allow` is for the mode `allowlist` only");
+  }
+  if (network.allow.empty())
+    return wrong("/network/allow", "`network.allow` must name at least one host; without any, use the mode `none`");
+  if (network.allow.size() > wire::kMaxRules)
+    return wrong("/network/allow", "`network.allow` has " + std::to_string(network.allow.size()) + " entries; at most " +
+                                       std::to_string(wire::kMaxRules) + " are allowed");
+  for (std::size_t i = 0; i < network.allow.size(); ++i) {
+    const std::string& text = network.allow[i];
+    const auto rule = text.size() > wire::kMaxRuleBytes ? std::unexpected(std::string("it is too long")) : egress::parse_rule(text);
+    if (!rule)
+      return wrong("/network/allow/" + std::to_string(i), "`network.allow[" + std::to_string(i) + "]` is no host pattern: " + rule.error() +
+                                                              "; write `host`, `*.host` or an address, each with or without `:port`");
+  }
+  return {};
 }
 
 Result<void> check_env(const Env& env) {

@@ -26,6 +26,17 @@ prom::Family<prom::Histogram>& histogram(prom::Registry& registry, const char* n
   return prom::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
+/// A counter of ours after one of another process, which may have begun anew.
+void follow(prom::Family<prom::Counter>& family, const Labels& labels, std::uint64_t total) {
+  const double now = static_cast<double>(total);
+  prom::Counter* counter = &family.Add(labels);
+  if (now < counter->Value()) {
+    family.Remove(counter);
+    counter = &family.Add(labels);
+  }
+  counter->Increment(now - counter->Value());
+}
+
 }  // namespace
 
 struct Metrics::Families {
@@ -36,6 +47,11 @@ struct Metrics::Families {
       gauge(registry, "codespace_pool_ready_sessions", "Sessions that were ready when the wanted number last changed.");
   prom::Family<prom::Gauge>& pool_wanted = gauge(registry, "codespace_pool_wanted_sessions", "Sessions that should be kept ready.");
   prom::Family<prom::Gauge>& launcher = gauge(registry, "codespace_launcher_up", "1 if the launcher answers.");
+  prom::Family<prom::Gauge>& egress = gauge(registry, "codespace_egress_up", "1 if the egress proxy answers.");
+  prom::Family<prom::Gauge>& egress_connections = gauge(registry, "codespace_egress_connections", "Connections of sessions through the proxy now.");
+  prom::Family<prom::Counter>& egress_decisions =
+      counter(registry, "codespace_egress_decisions_total", "Connections that sessions asked for, by what was decided.");
+  prom::Family<prom::Counter>& egress_bytes = counter(registry, "codespace_egress_bytes_total", "Bytes through the proxy, as sessions see the direction.");
   prom::Family<prom::Histogram>& creation = histogram(
       registry, "codespace_session_creation_duration_seconds",
       "From asking the launcher for a session to having it, by what was ready: pool (all of it), zygote (a preloaded interpreter), cold (nothing).");
@@ -95,6 +111,18 @@ void Metrics::set_pool(std::string_view flavour, double ready, double wanted) {
 }
 
 void Metrics::set_launcher_up(bool up) { families_->launcher.Add({}).Set(up ? 1 : 0); }
+
+void Metrics::set_egress_up(bool up) { families_->egress.Add({}).Set(up ? 1 : 0); }
+
+void Metrics::set_egress_decisions(std::string_view verdict, std::uint64_t total) {
+  follow(families_->egress_decisions, {{"verdict", std::string(verdict)}}, total);
+}
+
+void Metrics::set_egress_traffic(std::uint64_t connections, std::uint64_t bytes_sent, std::uint64_t bytes_received) {
+  families_->egress_connections.Add({}).Set(static_cast<double>(connections));
+  follow(families_->egress_bytes, {{"direction", "sent"}}, bytes_sent);
+  follow(families_->egress_bytes, {{"direction", "received"}}, bytes_received);
+}
 
 std::string Metrics::text() const { return prom::TextSerializer().Serialize(families_->registry.Collect()); }
 

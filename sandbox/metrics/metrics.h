@@ -40,6 +40,10 @@ class Metrics {
   void set_sessions(std::string_view status, double count);
   void set_pool(std::string_view flavour, double ready, double wanted);
   void set_launcher_up(bool up);
+  void set_egress_up(bool up);
+  /// What the egress proxy has counted since its start; a smaller number than before is a new start.
+  void set_egress_decisions(std::string_view verdict, std::uint64_t total);
+  void set_egress_traffic(std::uint64_t connections, std::uint64_t bytes_sent, std::uint64_t bytes_received);
 
   /// The text exposition format, version 0.0.4.
   [[nodiscard]] std::string text() const;

@@ -45,6 +45,7 @@ enum class ErrorCode : std::uint16_t {
   queue_timeout,        // the deadline passed before the run could start
   kernel_unavailable,   // the interpreter could not be started; not the tenant's program failing
   launcher_unavailable,
+  egress_unavailable,   // the proxy that is a session's way out does not answer
   sandbox_failed,       // a session could not be created, fails closed
   deadline_exceeded,    // our own work (file operation, create) hit its time limit
 };

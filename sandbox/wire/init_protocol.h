@@ -46,6 +46,10 @@ enum class InitRequest : std::uint32_t {
   // bytes of [a-z0-9-], later ok when the kernel is there.
   // joins 0: init starts it -> ok when it is there. refused: it will not be.
   prepare = 10,
+  // nothing -> ok with two descriptors: the socket that listens at kProxyPort, for the egress proxy to
+  // accept from, and a pipe that ends with this init. Until then init answers there itself, that the
+  // session has no network.
+  open_network = 12,
   list_contexts = 7,   // nothing -> context*, ok
   delete_context = 8,  // bytes language, bytes context -> ok once nothing of it is left | refused(context_not_found)
   list_runs = 9,       // u8 commands (0: runs), u32 limit -> run_summary* newest first, ok

@@ -9,7 +9,7 @@
 
 namespace codespace::wire {
 
-inline constexpr std::uint32_t kLauncherMagic = 0x43534c32;  // "CSL2"; changes with the layout
+inline constexpr std::uint32_t kLauncherMagic = 0x43534c33;  // "CSL3"; changes with the layout
 
 /// 128 random bits. The public id is "session-" and its base32 form (see session_id.h).
 using SessionKey = std::array<std::uint8_t, 16>;
@@ -44,8 +44,6 @@ enum class Origin : std::uint32_t {
   pool = 2,    // had been made before
 };
 
-enum class NetworkMode : std::uint32_t { none = 0 };
-
 /// What a session may use. The launcher refuses values outside kMin/kMax below.
 struct SessionLimits {
   std::uint64_t memory_bytes = 0;     // of the tenant's processes; swap is always 0
@@ -75,7 +73,6 @@ struct LauncherRequest {
   SessionKey session{};
   std::uint64_t image = 0;  // handle: the name of a directory in the image store, as a number
   SessionLimits limits{};
-  NetworkMode network = NetworkMode::none;
   Flavour flavour = Flavour::none;
   std::uint32_t ahead = 0;
   std::uint32_t count = 0;  // of pool
@@ -98,7 +95,6 @@ enum class LauncherStatus : std::uint32_t {
 enum class Stage : std::uint32_t {
   none = 0,
   id_lease,
-  runtime_dir,
   listen_socket,
   cgroup_create,
   cgroup_limits,
@@ -113,6 +109,7 @@ enum class Stage : std::uint32_t {
   mount_dev,
   mount_proc,
   mask_proc,
+  processors,
   pivot_root,
   network_loopback,
   hostname,

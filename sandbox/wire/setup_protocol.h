@@ -27,7 +27,12 @@ inline constexpr std::uint32_t kTenantUid = 1000;
 inline constexpr const char* kBaseEnvironment[] = {
     "PATH=/home/sandbox/.local/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
     "HOME=/home/sandbox", "USER=sandbox", "LOGNAME=sandbox", "SHELL=/bin/bash",
-    "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=dumb", "TMPDIR=/tmp"};
+    "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=dumb", "TMPDIR=/tmp",
+    // The one way out, kProxyPort, whether it is open or says why not.
+    "HTTP_PROXY=http://127.0.0.1:3128", "HTTPS_PROXY=http://127.0.0.1:3128",
+    "http_proxy=http://127.0.0.1:3128", "https_proxy=http://127.0.0.1:3128",
+    "NO_PROXY=localhost,127.0.0.1,::1", "no_proxy=localhost,127.0.0.1,::1",
+    "npm_config_proxy=http://127.0.0.1:3128", "npm_config_https_proxy=http://127.0.0.1:3128"};
 
 /// Exactly what init may keep: CAP_SETGID, CAP_SETUID (to become the tenant in a child) and CAP_KILL.
 inline constexpr std::uint64_t kInitCapabilities = (1U << 5) | (1U << 6) | (1U << 7);

@@ -4,11 +4,12 @@
 
 #include <cstdint>
 
+#include "sandbox/sys/affinity.h"
 #include "sandbox/wire/launcher_protocol.h"
 
 namespace codespace::wire {
 
-inline constexpr std::uint32_t kZygoteMagic = 0x43535a31;  // "CSZ1"; changes with the layout
+inline constexpr std::uint32_t kZygoteMagic = 0x43535a32;  // "CSZ2"; changes with the layout
 
 /// Descriptors a zygote finds beside 0-2. The library and the filters are sealed memfds.
 inline constexpr int kZygoteChannelFd = 3;
@@ -20,6 +21,7 @@ inline constexpr int kZygoteSeccompFd = 5;
 /// into its control groups (Cgroups::entrances).
 struct ZygoteRequest {
   std::uint32_t magic = kZygoteMagic;
+  sys::Processors processors;         // of the session
   std::uint32_t group_by_clone = 0;  // 1: v2, CLONE_INTO_CGROUP; 0: v1, by writing to `tasks`
 };
 inline constexpr int kZygoteFixedFds = 4;

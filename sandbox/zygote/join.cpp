@@ -105,7 +105,7 @@ int find_arguments(size_t kept) {
   const unsigned long begin = ::strtoul(at, &end, 10);
   const unsigned long finish = ::strtoul(end, nullptr, 10);
   if (begin == 0 || finish <= begin || kept > finish - begin) return errno = EINVAL, -1;
-  arguments_begin = reinterpret_cast<char*>(begin);
+  arguments_begin = reinterpret_cast<char*>(begin);  // NOLINT(performance-no-int-to-ptr): the kernel says it as a number
   arguments_size = finish - begin;
   arguments_kept = kept;
   return 0;
@@ -160,6 +160,7 @@ bool confine(const Job& job) {
       if (::write(job.fds[i], "0", 1) != 1) return false;
     }
   }
+  if (!codespace::sys::use_processors(job.request.processors)) return false;
   if (::setsid() < 0 || !place_descriptors(job) || ::chdir("/workspace") != 0) return false;
   if (!become_tenant()) return false;
   ::signal(SIGCHLD, SIG_DFL);

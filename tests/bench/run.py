@@ -175,7 +175,7 @@ def memory(server, counts):
 
 def left_over(deployment):
     def gone():
-        return len(host.of_users(deployment.id_first, deployment.id_count)) <= 2  # the spares
+        return len(host.of_users(deployment.id_first, deployment.id_count)) <= 4  # the spares
     started = time.monotonic()
     host.wait_until(gone, 30, "an end of the sessions' processes")
     return time.monotonic() - started

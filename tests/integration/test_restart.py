@@ -1,6 +1,12 @@
 """Nothing is lost when the gateway restarts, is upgraded or crashes; and when the launcher
 goes, what is lost with it is said. On a deployment of its own, because it is stopped here."""
+import os
+import shutil
 import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
 import threading
 import time
 
@@ -8,19 +14,15 @@ import pytest
 
 import host
 from client import Session
-from deployment import Deployment
+from counting import Callers
+from deployment import own_deployment
 
 
 @pytest.fixture
 def own(request, image):
     """A deployment that this test may stop and start."""
-    made = Deployment(request.config.getoption("--build"), request.config.getoption("--images"), image)
-    try:
-        made.start()
+    with own_deployment(request, image) as made:
         yield made
-    finally:
-        left = made.finish()
-    assert not left, "\n".join(left)
 
 
 def restart(own, sign):
@@ -157,3 +159,83 @@ def test_drain(own, image):
     own.start_gateway()
     api.close()
     caller.close()
+
+
+def certificate(directory, name):
+    """A certificate of somebody's own, and its key, readable for the gateway."""
+    files = [str(directory / f"{name}.pem"), str(directory / f"{name}-key.pem")]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", f"subjectAltName=DNS:{name},DNS:localhost", "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    for file in files:
+        shutil.chown(file, "codespace", "codespace")
+    return files
+
+
+def served(port):
+    """A TLS connection, and the certificate that was served on it."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+    return connection, connection.getpeercert(binary_form=True)
+
+
+def ask(connection):
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return connection.recv(4096)[:15]
+
+
+def test_certificates_are_reloaded_without_dropping_anybody(own):
+    own.stop_gateway()
+    files = certificate(own.state, "first")
+    own.config = f'[server]\ntls_certificate = "{files[0]}"\ntls_key = "{files[1]}"\n'
+    own.start_gateway()
+    old, first = served(own.port)
+    assert ask(old) == b"HTTP/1.1 200 OK"
+    for target, source in zip(files, certificate(own.state, "second")):
+        os.replace(source, target)
+    own.gateway.send_signal(signal.SIGHUP)
+    host.wait_until(lambda: served(own.port)[1] != first, 10, "the new certificate")
+    assert ask(old) == b"HTTP/1.1 200 OK", "the connection of before was dropped"
+    # A key that is not the certificate's: the old ones stay.
+    now = served(own.port)[1]
+    os.replace(certificate(own.state, "third")[1], files[1])
+    own.gateway.send_signal(signal.SIGHUP)
+    host.wait_until(lambda: "the certificate was not reloaded" in own.log("gateway"), 10, "the refusal in the log")
+    fresh, still = served(own.port)
+    assert still == now and ask(fresh) == b"HTTP/1.1 200 OK" and ask(old) == b"HTTP/1.1 200 OK"
+
+
+def test_backup_under_load(own, image):
+    """Copies made while clients work are sound, complete and of one moment."""
+    callers = Callers(own.client, image, 4, 8).start()
+    gateway = own._readable_gateway()
+    as_gateway = ["setpriv", "--reuid=codespace", "--regid=codespace", "--clear-groups"]
+    try:
+        for n in range(5):
+            session = Session.create(own.client(), image=image, labels={"backup": str(n)})
+            subprocess.run([*as_gateway, gateway, "backup", own.state / f"backup{n}", "--state", own.state], check=True, capture_output=True, cwd="/")
+            with sqlite3.connect(f"file:{own.state}/backup{n}?mode=ro", uri=True) as copy:
+                assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                assert copy.execute("SELECT count(*) FROM labels WHERE name = 'backup' AND value = ?", (str(n),)).fetchone() == (1,), "acknowledged, and not in the copy"
+                assert {row[0] for row in copy.execute("SELECT name FROM backup_files")} >= {"api-key", "tls/ca.pem", "tls/ca-key.pem", "tls/server.pem"}
+            session.delete()
+    finally:
+        callers.stop()
+    assert not callers.mistakes and callers.runs > 50, callers
+    callers.check_all()
+    assert not callers.mistakes
+    callers.delete_all()
+    # Into an empty directory: the same keys, the same certificates.
+    fresh = own.state / "restored"
+    subprocess.run([*as_gateway, gateway, "restore", own.state / "backup4", "--state", fresh], check=True, capture_output=True, cwd="/")
+    for name in ("api-key", "tls/ca.pem", "tls/ca-key.pem"):
+        assert (fresh / name).read_bytes() == (own.state / name).read_bytes()
+    keys = subprocess.run([*as_gateway, gateway, "key", "list", "--state", fresh], check=True, capture_output=True, text=True, cwd="/").stdout
+    assert "default" in keys
+    refused = subprocess.run([*as_gateway, gateway, "restore", own.state / "backup4", "--state", fresh], capture_output=True, text=True, check=False, cwd="/")
+    assert refused.returncode == 1 and "move it away first" in refused.stderr
+    rubbish = own.state / "rubbish"
+    rubbish.write_bytes(b"no database" * 100)
+    shutil.chown(rubbish, "codespace", "codespace")
+    refused = subprocess.run([*as_gateway, gateway, "restore", rubbish, "--state", own.state / "other"], capture_output=True, text=True, check=False, cwd="/")
+    assert refused.returncode == 1 and "not a database" in refused.stderr, refused.stderr

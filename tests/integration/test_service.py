@@ -1,5 +1,6 @@
 """The routes that describe the service, TLS on the same port, and the operator's commands."""
 import os
+import socket
 import ssl
 import stat
 import subprocess
@@ -8,7 +9,9 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import host
 from client import Client, Session
+from deployment import own_deployment
 
 
 def test_health_needs_no_key(api):
@@ -175,3 +178,22 @@ def test_root_without_user_is_refused(deployment, tmp_path):
     done = subprocess.run([deployment.bin / "codespaced", "serve", "--state", str(tmp_path), "--listen", "127.0.0.1:0"],
                           capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode != 0 and "--user" in done.stdout + done.stderr
+
+
+def test_too_many_connections(request, image):
+    """One more than there may be is told so, and is served as soon as there is room."""
+    with own_deployment(request, image, config="[server]\nmax_connections = 4\n[pool]\nsize = 0\nmost = 0\ndata = 0\n") as own:
+        held = [own.client() for _ in range(4)]
+        for client in held:
+            assert client.get("/livez").status == 200
+        late = own.client()
+        refused = late.get("/v1/sessions")
+        assert refused.status == 503 and refused.json["code"] == "overloaded" and refused.headers["retry-after"] == "1", refused
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with pytest.raises(OSError):
+            context.wrap_socket(socket.create_connection(("127.0.0.1", own.port), timeout=10))
+        held.pop().close()
+        host.wait_until(lambda: own.client().get("/livez").status == 200, 10, "room for one more")
+        for client in held:
+            assert client.get("/livez").status == 200, "one that was served was dropped"

@@ -7,20 +7,14 @@ import pytest
 
 from client import Client
 from conftest import Rpc, exports
-from deployment import Deployment
+from deployment import own_deployment
 from test_python import environment  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
 def linked(request):
-    made = Deployment(request.config.getoption("--build"), request.config.getoption("--images"), request.config.getoption("--image"))
-    made.config = "[server]\ndirect_link = 1\n"
-    try:
-        made.start()
+    with own_deployment(request, request.config.getoption("--image"), config="[server]\ndirect_link = 1\n") as made:
         yield made
-    finally:
-        left = made.finish()
-    assert not left, left
 
 
 def call(deployment, session, token, body, path="/link/{}/callTool"):

@@ -1,6 +1,5 @@
 """The unmodified Python SDK against our server: installed into an environment of its own, it runs
 every program of the guide and the tests in python/, with nothing set but what `codespaced env` prints."""
-import hashlib
 import os
 import pathlib
 import re
@@ -9,22 +8,15 @@ import subprocess
 import pytest
 
 from conftest import exports
+from sdk_environment import python_environment
 
 HERE = pathlib.Path(__file__).parent
-INSTALL_BOUND_S = 600
 RUN_BOUND_S = 900
 
 
 @pytest.fixture(scope="session")
 def environment():
-    """Where the SDK is installed; made anew when its requirements change."""
-    requirements = HERE / "python/requirements.txt"
-    made = HERE.parents[1] / "build/sdk" / ("python-" + hashlib.sha256(requirements.read_bytes()).hexdigest()[:16])
-    if not (made / "complete").exists():
-        subprocess.run(["/usr/bin/python3", "-m", "venv", "--clear", made], check=True, timeout=INSTALL_BOUND_S)
-        subprocess.run([made / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True, timeout=INSTALL_BOUND_S)
-        (made / "complete").touch()
-    return made
+    return python_environment()
 
 
 def test_the_python_sdk(deployment, environment, tmp_path):

@@ -40,9 +40,11 @@ def test_content_types_and_hosts(deployment, rpc, rpc_session):
     key = urllib.parse.quote("Bearer " + rpc.key)
     for content_type in (FORM, FORM + "; charset=utf-8", FORM.upper(), FORM + ";charset=UTF-8"):
         assert rpc.send(f"Action=GetSession&SessionId={rpc_session}", f"Authorization={key}".encode(), headers={"Content-Type": content_type})["Success"]
-    for given, shown in ((f"http://127.0.0.1:{deployment.port}", f"127.0.0.1:{deployment.port}"), ("my.host:1", "my.host:1"), ("a b\"<", "localhost")):
+    for given, shown in ((f"http://127.0.0.1:{deployment.port}", f"127.0.0.1:{deployment.port}"), ("myhost:1", "myhost:1"), ("a b\"<", "localhost")):
         data = rpc.send(f"Action=GetSession&SessionId={rpc_session}", f"Authorization={key}".encode(), headers={"Host": given})["Data"]
         assert data["ResourceUrl"] == f"http://{shown}/console?resourceId={rpc_session}"
+    refused = rpc.send(f"Action=GetSession&SessionId={rpc_session}", f"Authorization={key}".encode(), headers={"Host": "rebound.example"})
+    assert not refused["Success"] and "tls_names" in refused["Message"], refused
 
 
 @pytest.mark.parametrize("yes, no", [("True", "False"), ("true", "false"), ("TRUE", "FALSE")])

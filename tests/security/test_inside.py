@@ -2,7 +2,7 @@
 because that is where the tenant reads it."""
 import re
 
-ALLOWED_ENVIRONMENT = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "PWD", "SHLVL", "_",
+ALLOWED_ENVIRONMENT = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "npm_config_proxy", "npm_config_https_proxy", "PWD", "SHLVL", "_",
                        "OLDPWD", "MPLBACKEND", "MPLCONFIGDIR"}
 # Mount points a session may write to; everything else is read-only.
 WRITABLE = {"/workspace", "/tmp", "/dev/shm", "/home/sandbox", "/dev/pts", "/proc"}

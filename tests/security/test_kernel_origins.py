@@ -60,6 +60,20 @@ def pooled(deployment):
     return len([name for name in os.listdir(deployment.runtime / "sessions") if name.startswith("pool-")])
 
 
+def bare(deployment):
+    """Inodes of the sockets of the complete sessions without a kernel."""
+    return {entry.inode() for entry in os.scandir(deployment.runtime / "sessions") if entry.name.startswith("bare-")}
+
+
+def wait_for_bare(deployment):
+    """Two creations of an image in a row make it the usual one."""
+    api = deployment.client()
+    for _ in range(2):
+        Session.create(api, image=deployment.image).delete()
+    api.close()
+    host.wait_until(lambda: len(bare(deployment)) == 2, 10, "two bare sessions")
+
+
 @pytest.fixture
 def new_session(deployments):
     made, clients = [], []
@@ -120,17 +134,36 @@ def posture(session):
     return facts
 
 
-def test_posture_is_the_same(new_session):
-    """Everything the host shows of a kernel is equal for the three origins."""
+def test_posture_is_the_same(deployments, new_session):
+    """Everything the host shows of a kernel is equal for all origins."""
     seen = {}
     for kind, origin in (("cold", "cold"), ("zygote", "zygote"), ("pool", "zygote")):
         session = new_session(kind)
         assert session.run("x = 1")["kernel_origin"] == origin, kind
         seen[kind] = posture(session)
-    for kind in ("zygote", "pool"):
+    wait_for_bare(deployments["zygote"])
+    session = new_session("zygote")
+    assert session.run("x = 1")["kernel_origin"] == "zygote"
+    seen["bare"] = posture(session)
+    for kind in ("zygote", "pool", "bare"):
         different = {name: (seen["cold"][name], seen[kind][name]) for name in seen["cold"] if seen["cold"][name] != seen[kind][name]}
         assert not different, f"{kind}: {different}"
     assert seen["cold"]["Seccomp_filters"] == "2" and set(seen["cold"][c] for c in STATUS[:5]) == {"0000000000000000"}
+
+
+@pytest.mark.parametrize("kind, origin", [("zygote", "zygote"), ("cold", "cold")])
+def test_a_bare_session_becomes_the_one_that_was_asked_for(deployments, new_session, kind, origin):
+    """Taken when there is no pool; its limits are those of the request; the next one takes its place."""
+    wait_for_bare(deployments[kind])
+    before = bare(deployments[kind])
+    session = new_session(kind, limits={"memory_bytes": 384 << 20, "workspace_bytes": 32 << 20, "pids": 77})
+    assert os.stat(deployments[kind].socket_of(session)).st_ino in before
+    disk = os.statvfs(f"/proc/{host.SessionView(session).init}/root/workspace")
+    assert disk.f_blocks * disk.f_frsize == 32 << 20
+    assert session.run("1 + 1")["kernel_origin"] == origin
+    shown = session.api.get(f"/v1/sessions/{session.id}").ok()["limits"]
+    assert (shown["memory_bytes"], shown["pids"]) == (384 << 20, 77)
+    host.wait_until(lambda: len(bare(deployments[kind])) == 2, 10, "the next bare session")
 
 
 @pytest.mark.parametrize("kind", ["zygote", "pool"])

@@ -164,7 +164,7 @@ def test_init(used):
 def test_init_opens_nothing_for_writing_but_groups(used):
     """Of the host's files init holds directories of its own control groups, and files in them, alone."""
     _, view = used
-    own = re.compile(r"/codespace-[0-9a-f]{16}/s\d+/user/[^/]+/memory\.(peak|max_usage_in_bytes)$")
+    own = re.compile(r"^/s\d+/user/[^/]+/memory\.(peak|max_usage_in_bytes)$")
     for number, target in host.descriptors(view.init).items():
         if target.startswith("/") and target != "/dev/null" and "memfd" not in target:
             flags = int(host.read(f"/proc/{view.init}/fdinfo/{number}").split("flags:")[1].split()[0], 8)
@@ -200,3 +200,15 @@ def test_out_of_memory_order(deployment, used):
     score = lambda pid: int(host.read(f"/proc/{pid}/oom_score_adj"))  # noqa: E731
     for pid in tenants(view):
         assert score(pid) >= 500 > max(score(deployment.gateway.pid), score(deployment.launcher.pid)), pid
+
+
+def test_control_groups_lead_nowhere(used):
+    """Init's descriptors of control groups are within a mount of their own, whose root is the launcher's base group:
+    however many `..` follow, they end there and not in the host's root."""
+    _, view = used
+    groups = [fd for fd in os.listdir(f"/proc/{view.init}/fd") if os.path.exists(f"/proc/{view.init}/fd/{fd}/cgroup.procs")]
+    assert groups
+    for fd in groups:
+        top = f"/proc/{view.init}/fd/{fd}/" + "../" * 40
+        assert not os.path.exists(top + "usr") and not os.path.exists(top + "proc"), os.listdir(top)
+        assert os.path.exists(top + "cgroup.procs"), os.listdir(top)

@@ -1,10 +1,16 @@
 """Bombs: every kind of memory, processes, files and descriptors stays inside the session's
 limits, ends with a true outcome, and leaves the session usable."""
+import math
+import os
+import pathlib
+
 import pytest
 
 import host
 
 MEMORY = 64 << 20
+# Version 2 lets the usage go over the limit for a moment, so that who is being killed can die (memory.max in cgroup-v2.rst); version 1 does not.
+OVER = 4 << 20 if pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists() else 0
 
 PYTHON_BOMBS = {
     "heap": "x = []\nwhile True: x.append(bytearray(1 << 20))",
@@ -39,7 +45,7 @@ def test_bomb(bomb, make_session, deployment):
     record = session.run("print('before', flush=True)\n" + PYTHON_BOMBS[bomb], timeout_s=8)
     assert record["outcome"] in ("error", "out_of_memory", "timed_out", "kernel_died"), record["outcome"]
     assert record["stdout"].startswith("before\n"), record
-    assert record["memory_peak_bytes"] <= MEMORY, record["memory_peak_bytes"]
+    assert record["memory_peak_bytes"] <= MEMORY + OVER, record["memory_peak_bytes"]
     assert record["pids_peak"] <= 41  # with the one fork that was refused
     if bomb in ("heap", "anonymous map", "memory file"):
         assert record["outcome"] == "out_of_memory" and record["killed_by"] == "memory", record
@@ -84,3 +90,100 @@ def test_processor_quota(make_session):
     session = make_session(limits={"cpus": 0.5})
     record = session.command("timeout 2 sh -c 'while :; do :; done'; true", timeout_s=20)
     assert record["cpu_ms"] < 1500, record["cpu_ms"]
+
+
+@pytest.mark.parametrize("cpus", [0.5, 1, 2, 1000])
+def test_a_session_sees_the_processors_it_has(make_session, cpus):
+    """What programs count is what the quota gives: in commands, and in kernels of every origin."""
+    usable = len(os.sched_getaffinity(0))
+    seen = min(usable, max(1, math.ceil(cpus)))
+    session = make_session(limits={"cpus": min(cpus, 64)})
+    assert session.shell("nproc; grep -c ^processor /proc/cpuinfo").split() == [str(seen)] * 2
+    assert session.run("import os; (os.cpu_count(), len(os.sched_getaffinity(0)))")["results"][0]["data"]["text/plain"] == f"({seen}, {seen})"
+    assert session.run("require('os').cpus().length", "javascript")["results"][0]["data"]["text/plain"] == str(seen)
+    if seen < usable:
+        assert session.shell("echo $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS $MKL_NUM_THREADS").split() == [str(seen)] * 3
+        assert session.run("print(os.environ['OMP_NUM_THREADS'])")["stdout"] == f"{seen}\n"
+        assert session.shell("head -1 /proc/stat") == "cpu  0 0 0 0 0 0 0 0 0 0\n"
+
+
+FLOODS = {
+    "fork bomb": "b() { b | b & }; b",
+    "memory": "while :; do python3 -c 'x = bytearray(1 << 34)' || python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'; done",
+    "disk": "while :; do dd if=/dev/zero of=/workspace/fill bs=1M 2>/dev/null; rm -f /workspace/fill; done",
+    "inodes": "while :; do (cd /tmp && i=0; while : > f$i; do i=$((i+1)); done) 2>/dev/null; rm -rf /tmp/*; done",
+    "output": "yes | head -c 4000000000",
+    "terminals": "python3 -c 'import pty, time\nopen_ones = []\nwhile True:\n    try: open_ones.append(pty.openpty())\n    except OSError: time.sleep(0.1)'",
+    "processor": "for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; wait",
+}
+
+
+def test_everything_at_once(make_session):
+    """All floods in one session at the same time; another one answers within three times of what it takes in peace."""
+    import threading
+    import time
+
+    def latency(session, rounds):
+        times = []
+        for _ in range(rounds):
+            started = time.monotonic()
+            assert session.run("print(1)")["stdout"] == "1\n"
+            times.append(time.monotonic() - started)
+        return sorted(times)[rounds // 2]
+
+    def under_floods():
+        threads = []
+        for flood in FLOODS.values():
+            api = hostile.api.another()
+            threads.append(threading.Thread(target=lambda f=flood, a=api: (hostile.via(a).try_command(f, timeout_s=12), a.close())))
+            threads[-1].start()
+        time.sleep(2)
+        used = -hostile.api.get(f"/v1/sessions/{hostile.id}/metrics").ok()["cpu_ms"]
+        started = time.monotonic()
+        busy = latency(neighbour, 200)
+        time.sleep(1)
+        used += hostile.api.get(f"/v1/sessions/{hostile.id}/metrics").ok()["cpu_ms"]
+        floods_ran = used / 1000 / (time.monotonic() - started)
+        for thread in threads:
+            thread.join()
+        return busy, floods_ran
+
+    hostile, neighbour = make_session(), make_session()
+    latency(neighbour, 20)
+    for _ in range(3):  # a slow minute of the machine is no fault of the floods; three in a row are
+        idle = latency(neighbour, 200)
+        busy, floods_ran = under_floods()
+        print(f"floods on {floods_ran:.2f} processors; idle {idle * 1000:.2f} ms, under floods {busy * 1000:.2f} ms: {busy / idle:.2f}")
+        if busy <= 3 * idle + 0.002 and floods_ran > 0.2:
+            break
+    assert floods_ran > 0.2, f"the floods used {floods_ran:.2f} processors: nothing was shown"
+    assert busy <= 3 * idle + 0.002, (idle, busy)
+    assert hostile.run("print(2)")["stdout"] == "2\n"
+
+
+def test_no_core_reaches_the_host(deployment, make_session):
+    """A crash leaves no core file and starts no helper of the host, were core_pattern to name one: the limit of 1 says so to both (core(5))."""
+    session = make_session()
+    out = session.command("ulimit -c unlimited 2>/dev/null; ulimit -c; python3 -c 'import os; os.abort()'; ls -A /workspace /tmp")["stdout"]
+    assert out.split()[0] in ("0", "1") and "core" not in out, out
+    view = host.SessionView(session)
+    session.run("1")
+    for pid in view.members():
+        assert host.read(f"/proc/{pid}/limits").split("Max core file size")[1].split()[:2] == ["1", "1"]
+
+
+def test_start_files_of_the_tenant_are_not_ours(make_session):
+    """Nothing a session leaves lying about is executed by init, file helpers or a driver that starts anew."""
+    session = make_session()
+    session.run("1")
+    trap = "import os; open('/workspace/trapped', 'a').write(__name__ + '\\\\n')"
+    session.shell(f"""for place in /workspace ~ ~/.local/lib/python3.11/site-packages; do mkdir -p $place; for name in json os struct signal kernel display preload shell errors threads encodings codecs io abc; do
+        printf '%s' "{trap}" > $place/$name.py; done; done; rm -f /workspace/trapped
+        printf 'touch /workspace/trapped-rc\\n' | tee ~/.bashrc ~/.profile ~/.bash_profile /workspace/.env > /dev/null
+        printf 'require("fs").writeFileSync("/workspace/trapped-js", "x")' | tee /workspace/vm.js /workspace/util.js /workspace/fs.js ~/kernel.js > /dev/null; mkdir -p /workspace/node_modules/fs""")
+    session.try_run("import os; os._exit(1)")  # the next kernel is started cold, in this directory
+    record = session.run("print(6 * 7)")
+    assert record["stdout"] == "42\n" and record["context_reset"], record
+    assert session.run("1 + 1", "javascript")["results"][0]["data"]["text/plain"] == "2"
+    session.read("/workspace/vm.js")
+    assert session.command("ls /workspace/trapped* 2>/dev/null")["stdout"] == ""

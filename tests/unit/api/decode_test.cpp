@@ -168,12 +168,22 @@ TEST_CASE("session times are whole seconds up to thirty days", "[api]") {
   }
 }
 
-TEST_CASE("a way out of the session is refused with the reason", "[api]") {
-  for (const char* mode : {"allowlist", "full", "host", ""}) {
+TEST_CASE("a session's network has a mode of the set and hosts as text", "[api]") {
+  CHECK_FALSE(session("{}")->network);
+  const auto listed = session(R"({"network":{"mode":"allowlist","allow":["pypi.org","*.example.com:8443"]}})");
+  REQUIRE(listed);
+  CHECK(listed->network->mode == wire::NetworkMode::allowlist);
+  CHECK(listed->network->allow == std::vector<std::string>{"pypi.org", "*.example.com:8443"});
+  CHECK(session(R"({"network":{"mode":"full"}})")->network->mode == wire::NetworkMode::full);
+  for (const char* mode : {"host", "", "NONE", "bridge"}) {
     const Error error = error_of(session(std::string(R"({"network":{"mode":")") + mode + "\"}}"));
     CHECK(error.pointer == "/network/mode");
-    CHECK(error.what.find("not available") != std::string::npos);
+    CHECK(error.what.find("allowlist") != std::string::npos);
   }
+  CHECK(error_of(session(R"({"network":{}})")).pointer == "/network/mode");
+  CHECK(error_of(session(R"({"network":{"mode":"allowlist","allow":["a.b",1]}})")).pointer == "/network/allow/1");
+  CHECK(error_of(session(R"({"network":{"mode":"allowlist","allow":"a.b"}})")).pointer == "/network/allow");
+  CHECK(error_of(session(R"({"network":{"mode":"none","hosts":[]}})")).pointer == "/network/hosts");
   CHECK(error_of(session(R"({"network":"none"})")).pointer == "/network");
 }
 

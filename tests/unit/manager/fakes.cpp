@@ -95,7 +95,7 @@ std::vector<char> done(wire::Outcome outcome, std::uint64_t stdout_bytes) {
   writer.u64(stdout_bytes);
   writer.u64(0);
   writer.u32(7);
-  for (int i = 0; i < 5; ++i) writer.u64(static_cast<std::uint64_t>(1000 + i));
+  for (int i = 0; i < 5; ++i) writer.u64(1000U + static_cast<std::uint64_t>(i));
   writer.u64(4096);
   writer.u32(3);
   writer.i64(1);
@@ -494,12 +494,10 @@ void FakeLauncher::come_back() {
 }
 
 void FakeLauncher::add(const wire::SessionKey& key) {
-  const std::string dir = runtime_dir_ + "/sessions/" + manager::hex(key);
-  fs::create_directories(dir);
   Live live;
   live.info.session = key;
   live.info.memory_bytes = 123;
-  live.init = std::make_shared<FakeInit>(dir + "/init.sock");
+  live.init = std::make_shared<FakeInit>(runtime_dir_ + "/sessions/" + manager::hex(key) + ".sock");
   const std::lock_guard lock(mutex_);
   live_.emplace(key, std::move(live));
 }

@@ -115,7 +115,9 @@ TEST_CASE("readiness names what is missing", "[manager]") {
 
 TEST_CASE("API keys can be added and read at any time", "[manager]") {
   World world;
-  SessionManager::KeyRow key{"key-a", "name", {}};
+  SessionManager::KeyRow key;
+  key.id = "key-a";
+  key.name = "name";
   key.sha256[0] = 1;
   REQUIRE(world.manager->add_key(key));
   world.restart();

@@ -168,8 +168,11 @@ TEST_CASE("an idempotency key means one request for a day", "[manager]") {
 TEST_CASE("API keys are kept as digests", "[manager]") {
   const test::TempDir dir;
   Store store = open_store(dir);
-  SessionManager::KeyRow key{"key-1", "first", {}};
+  SessionManager::KeyRow key;
+  key.id = "key-1";
+  key.name = "first";
   key.sha256[31] = 9;
+  key.limits = {3, *parse_limits("memory_bytes=67108864 cpus=1.5"), *parse_limits("pids=100")};
   REQUIRE(store.add_key(key, 1));
   CHECK_FALSE(store.add_key(key, 1));
   const auto keys = store.keys();
@@ -177,6 +180,9 @@ TEST_CASE("API keys are kept as digests", "[manager]") {
   REQUIRE(keys->size() == 1);
   CHECK(keys->front().sha256 == key.sha256);
   CHECK(keys->front().name == "first");
+  CHECK(keys->front().limits.max_sessions == 3);
+  CHECK(limits_text(keys->front().limits.standard) == "memory_bytes=67108864 cpus=1.5");
+  CHECK(limits_text(keys->front().limits.most) == "pids=100");
 }
 
 TEST_CASE("a database of a newer version is refused with a sentence", "[manager]") {

@@ -55,7 +55,7 @@ std::set<std::string> table_operations() {
 
 std::set<std::string> all_codes() {
   // Those of ErrorCode, and those that the connection answers before there is a request.
-  std::set<std::string> codes{"bad_request", "target_too_long", "header_too_large", "tls_required"};
+  std::set<std::string> codes{"bad_request", "target_too_long", "header_too_large", "tls_required", "misdirected_request", "cross_origin"};
   for (int code = 0; code <= static_cast<int>(ErrorCode::deadline_exceeded); ++code)
     codes.insert(std::string(public_error(static_cast<ErrorCode>(code)).code));
   return codes;

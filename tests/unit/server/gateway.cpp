@@ -101,6 +101,7 @@ bool RawClient::closed_within(std::chrono::seconds bound) {
 
 Gateway::Gateway() : key(*server::make_key()), other_key(*server::make_key()) {
   logger_ = std::make_shared<spdlog::logger>("test", log_);
+  audit_ = std::make_unique<server::Audit>("", false, *logger_);
   handlers_ = std::make_unique<api::Handlers>(*world.manager, std::chrono::seconds(1800), std::chrono::seconds(86'400));
   router_ = std::make_unique<server::Router>(*handlers_, metrics_);
   auth_.set_keys({{"alice", server::digest_of(key)}, {"bob", server::digest_of(other_key)}});
@@ -116,7 +117,7 @@ Gateway::Gateway() : key(*server::make_key()), other_key(*server::make_key()) {
   accepting_ = std::make_unique<async::TaskGroup>(escaped);
   tls_ = std::make_shared<asio::ssl::context>(std::move(*server::make_tls(world.dir.path(), "")));
   rpc_ = std::make_unique<api::Rpc>(*world.manager, std::chrono::seconds(1800), std::chrono::seconds(86'400));
-  const server::ConnectionContext context{*router_, *rpc_, auth_, *logger_, 8U << 20, form_bytes_, true};
+  const server::ConnectionContext context{*router_, *rpc_, auth_, quotas_, *logger_, *audit_, 8U << 20, form_bytes_, names_, true};
   listener_ = std::make_unique<server::Listener>(world.io.get_executor(), *connections_, context, [this] { return tls_; }, 64);
   if (!listener_->open("127.0.0.1", 0)) throw std::runtime_error("listen");
   accepting_->spawn(asio::make_strand(world.io), listener_->accept_loop());

@@ -78,6 +78,9 @@ class Gateway {
   std::unique_ptr<server::Router> router_;
   std::unique_ptr<api::Rpc> rpc_;
   std::atomic<std::uint64_t> form_bytes_{0};
+  server::Quotas quotas_;
+  std::unique_ptr<server::Audit> audit_;
+  const std::vector<std::string> names_{"gateway.example"};
   server::Auth auth_;
   std::unique_ptr<async::DeadlineQueue> deadlines_;
   std::unique_ptr<async::TaskGroup> connections_;
