@@ -469,7 +469,7 @@ void Sessions::kill_all() {
 void Sessions::kill(Session& session) {
   if (session.state == SessionState::ending) return;
   rouse(session);
-  session.end = describe(session);
+  session.end = identify(session);  // who ends a session does not ask what it used
   session.state = SessionState::ending;
   session.channel.reset();
   for (WarmUp* warm_up : {&session.join, &session.ahead}) settle_warm_up(session, *warm_up, false);
@@ -529,18 +529,23 @@ void Sessions::on_tick() {
         fail_pending(Stage::cgroup_join, ETIMEDOUT);
       }
     }
+    if (session.state == SessionState::ending && session.reaped) tell_end(session);
     if (session.state != SessionState::ending || !try_remove(session)) {
       ++it;
       continue;
     }
-    const bool assigned = by_key_.contains(session.key) && by_key_[session.key] == &session;
-    LauncherReply end = session.end;
-    end.status = LauncherStatus::ended;
-    const wire::SessionKey key = session.key;
-    if (assigned) by_key_.erase(key);
     it = busy_.erase(it);
-    if (assigned) on_gone(key, end);
   }
+}
+
+/// Every process is dead: who waits for that is told before its groups are removed, which takes half a millisecond.
+void Sessions::tell_end(const Session& session) {
+  const auto found = by_key_.find(session.key);
+  if (found == by_key_.end() || found->second != &session) return;  // told already, or never assigned
+  by_key_.erase(found);
+  LauncherReply end = session.end;
+  end.status = LauncherStatus::ended;
+  on_gone(session.key, end);
 }
 
 bool Sessions::needs_tick() const {

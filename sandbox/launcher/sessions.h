@@ -180,6 +180,7 @@ class Sessions {
   void refuse(const wire::LauncherRequest& request, wire::Stage stage, const Error& error);
   void fail_pending(wire::Stage stage, int sys_errno);
   void finish_creation(Session& session, wire::LauncherReply reply);
+  void tell_end(const Session& session);
   bool try_remove(Session& session);
 
   Cgroups& cgroups_;

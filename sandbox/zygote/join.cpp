@@ -248,8 +248,9 @@ bool reply(int error) {
 /// Serves the launcher until it closes the channel, then exits. Returns, with 0, only in a
 /// new kernel that is inside its session, confined, with its channel at 3; or, with -1 and
 /// errno, if the zygote could not begin. `kept` is how many bytes of the command line a
-/// kernel keeps. The caller is single-threaded and its SIGCHLD is ignored from here on.
-extern "C" __attribute__((visibility("default"))) int codespace_zygote_serve(unsigned kept) {
+/// kernel keeps; `after_fork` is what the interpreter wants called in a child. The caller is
+/// single-threaded and its SIGCHLD is ignored from here on.
+extern "C" __attribute__((visibility("default"))) int codespace_zygote_serve(unsigned kept, void (*after_fork)()) {
   if (find_arguments(kept) != 0 || read_filters() != 0) return -1;
   // Reaped by Linux at once: an unreaped child would hold up the end of its session.
   if (::signal(SIGCHLD, SIG_IGN) == SIG_ERR || !reply(0)) return -1;
@@ -263,6 +264,7 @@ extern "C" __attribute__((visibility("default"))) int codespace_zygote_serve(uns
     if (outcome == 0) {
       if (!confine(job)) ::_exit(1);
       ::sigprocmask(SIG_SETMASK, &before, nullptr);
+      after_fork();
       return 0;
     }
     const int error = outcome < 0 ? errno : 0;

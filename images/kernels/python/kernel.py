@@ -30,6 +30,7 @@ HERE = __file__.rpartition("/")[0]
 EXTENSION = ".pyc" if __file__.endswith(".pyc") else ".py"
 
 PID = MAIN_THREAD = control = -1  # of this process: set by start()
+IN = OUT = ERR = None  # the streams a run starts with; a zygote's child finds them made
 spare = {}
 site_dirs = []
 send_lock = _thread.allocate_lock()
@@ -389,7 +390,6 @@ def open_stream(fd):
 
 
 def open_streams():
-    # New ones: those of a zygote's child were made for other files.
     global IN, OUT, ERR
     IN, OUT, ERR = open_stream(0), open_stream(1), open_stream(2)
 
@@ -646,7 +646,8 @@ def start():
     PID = posix.getpid()
     MAIN_THREAD = _thread.get_ident()
     setup_descriptors()
-    open_streams()
+    if OUT is None:
+        open_streams()
     setup_interpreter()
     apply_environment()
     _signal.signal(_signal.SIGINT, on_sigint)

@@ -4,15 +4,16 @@
 import posix
 import sys
 
-# What the first cells of most sessions import, and what the driver itself needs for a first
-# error, a first rich value, a first `await`. Nothing from site-packages: see `data`.
+# What most first cells import and what the driver needs for a first error and a first rich value. Nothing with a thread, a
+# process or a shared library of its own: every page, mapping and handler of a fork that is here is paid for in each kernel.
 STANDARD = (
     "os", "re", "json", "math", "time", "datetime", "collections", "functools", "itertools", "operator", "random",
     "string", "io", "typing", "dataclasses", "enum", "copy", "pathlib", "textwrap", "linecache", "traceback", "ast",
-    "warnings", "weakref", "threading", "subprocess", "tempfile", "shutil", "glob", "inspect", "asyncio", "statistics",
-    "csv", "hashlib", "base64", "contextlib", "decimal", "fractions", "logging", "struct", "uuid", "pickle",
-    "concurrent.futures", "binascii", "ctypes",
+    "warnings", "weakref", "glob", "inspect", "csv", "base64", "contextlib", "struct", "binascii",
 )
+# The flavour `data` has these too: its libraries import most of them.
+MORE = ("threading", "subprocess", "tempfile", "shutil", "asyncio", "statistics", "hashlib", "decimal", "fractions", "logging",
+        "uuid", "pickle", "concurrent.futures")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 flavour = None
@@ -20,14 +21,14 @@ seeded = []  # every generator that was alive before the fork and holds a state 
 
 
 def preload(name):
-    """`min`: the standard library. `data`: also numpy, pandas, pyplot and IPython with its shell."""
+    """`min`: the usual part of the standard library. `data`: more of it, numpy, pandas, pyplot and IPython with its shell."""
     global flavour
     flavour = name
     gc = kernel.import_stdlib("gc")
     gc.disable()
     for module in STANDARD:
         kernel.import_stdlib(module)
-    for part in ("display", "errors", "notebook", "threads", "waiting"):
+    for part in ("display", "errors", "notebook", "threads"):
         kernel.load_part(part)
     sys.path = [*sys.path, *kernel.SYSTEM_SITE_DIRS]
     kernel.load_part("display").find_printer()
@@ -37,6 +38,7 @@ def preload(name):
         preload_libraries()
     elif name != "min":
         raise ValueError("no such flavour of the Python kernel: %r; known are min and data" % name)
+    make_streams()
     remember_generators(gc)
     threads = posix.listdir("/proc/self/task")
     if len(threads) != 1:
@@ -89,9 +91,23 @@ def rehearse():
         signals.signal(signals.SIGINT, interrupt)
 
 
+def make_streams():
+    """A stream remembers of its file that it is a pipe, and a child's are pipes too, at the same numbers."""
+    ours = {fd: posix.dup(fd) for fd in (1, 2)}
+    pipe = posix.pipe()
+    for fd in ours:
+        posix.dup2(pipe[1], fd)
+    kernel.open_streams()
+    for fd, copy in ours.items():
+        posix.dup2(copy, fd)
+        posix.close(copy)
+    posix.close(pipe[0])
+    posix.close(pipe[1])
+
+
 def settle_heap():
     """C's allocator puts off joining and sorting what was freed. Done here once, not on copied pages in every child."""
-    ctypes = sys.modules["ctypes"]
+    ctypes = kernel.import_stdlib("ctypes")  # which the zygote loads its library with
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     libc.malloc_trim(0)
@@ -99,6 +115,9 @@ def settle_heap():
 
 
 def preload_libraries():
+    for module in MORE:
+        kernel.import_stdlib(module)
+    kernel.load_part("waiting")
     environ = sys.modules["os"].environ
     before = dict(environ)
     kept = sys.path
@@ -171,16 +190,18 @@ def after_fork():
     # Not by comparing process ids, as these modules do themselves: in its own namespace a
     # child may have the id that the zygote has in another.
     modules = sys.modules
-    tempfile = modules["tempfile"]
-    tempfile._name_sequence = tempfile.tempdir = None
-    uuid = modules["uuid"]
-    uuid._node = uuid._last_timestamp = None
+    tempfile = modules.get("tempfile")
+    if tempfile is not None:
+        tempfile._name_sequence = tempfile.tempdir = None
+    uuid = modules.get("uuid")
+    if uuid is not None:
+        uuid._node = uuid._last_timestamp = None
     process = modules.get("multiprocessing.process")
     if process is not None:
         process._current_process._config["authkey"] = process.AuthenticationString(posix.urandom(32))
     synchronize = modules.get("multiprocessing.synchronize")
     if synchronize is not None:
-        synchronize.SemLock._rand = tempfile._RandomNameSequence()
+        synchronize.SemLock._rand = modules["tempfile"]._RandomNameSequence()
 
 
 def apply_environment():

@@ -27,10 +27,11 @@ def run(flavour):
         raise RuntimeError("preloading left files open: %s; what uses them would fail in a kernel" % left)
     ctypes = kernel.import_stdlib("ctypes")
     serve = ctypes.PyDLL(LIBRARY, use_errno=True).codespace_zygote_serve
+    serve.argtypes = ctypes.c_uint, ctypes.c_void_p
+    after_fork = ctypes.cast(ctypes.pythonapi.PyOS_AfterFork_Child, ctypes.c_void_p)
     # The child shows the arguments of a driver that was executed: without "zygote FLAVOUR".
     shown = sum(len(argument.encode()) + 1 for argument in sys.orig_argv[:-2])
-    if serve(shown) != 0:
+    if serve(shown, after_fork) != 0:
         raise OSError(ctypes.get_errno(), "the zygote could not begin to serve")
-    ctypes.pythonapi.PyOS_AfterFork_Child()
     del sys.argv[1:], sys.orig_argv[-2:]
     preload.after_fork()
