@@ -176,6 +176,7 @@ Handlers::Reply Handlers::one_shot(Caller caller, std::string body) {
   auto request = decode_one_shot(body);
   if (!request) co_return std::unexpected(request.error());
   request->session.owner = caller.owner;
+  request->session.javascript = request->run.language == "javascript";
   std::string no_key;
   auto session = co_await manager_.create(std::move(request->session), std::move(no_key));
   if (!session) co_return std::unexpected(session.error());

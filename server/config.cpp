@@ -165,7 +165,7 @@ const std::vector<ConfigKey>& config_keys() {
       {"pool.size", nullptr, &Config::pool_size, 0, 256, "sessions"},
       {"pool.most", nullptr, &Config::pool_most, 0, 256, "sessions"},
       {"pool.data", nullptr, &Config::pool_data, 0, 256, "sessions"},
-      {"pool.javascript", nullptr, &Config::pool_javascript, 0, 1, "0 or 1"},
+      {"pool.javascript", nullptr, &Config::pool_javascript, 0, 256, "sessions"},
       {"pool.memory_bytes", nullptr, &Config::pool_memory_bytes, 0, 1ULL << 40, "bytes"},
   };
   return keys;

@@ -128,7 +128,7 @@ manager::ManagerConfig manager_config(const Config& c, std::shared_ptr<spdlog::l
   m.pool.size = static_cast<std::uint32_t>(c.pool_size);
   m.pool.most = static_cast<std::uint32_t>(c.pool_most);
   m.pool.data = static_cast<std::uint32_t>(c.pool_data);
-  m.pool.javascript = c.pool_javascript != 0;
+  m.pool.javascript = static_cast<std::uint32_t>(c.pool_javascript);
   m.pool.memory_bytes = c.pool_memory_bytes;
   m.default_idle_timeout = std::chrono::seconds(c.idle_timeout_s);
   m.default_max_lifetime = std::chrono::seconds(c.max_lifetime_s);

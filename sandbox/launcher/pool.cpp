@@ -50,7 +50,7 @@ LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
     return bad();
   Pool* pool = nullptr;
   for (Pool& other : pools_) {
-    if (other.image == request.image && other.flavour == request.flavour) pool = &other;
+    if (other.image == request.image && other.flavour == request.flavour && other.ahead == request.ahead) pool = &other;
   }
   if (pool == nullptr) {
     if (pools_.size() >= wire::kMaxPools) return bad();
@@ -61,15 +61,15 @@ LauncherReply Sessions::set_pool(const wire::LauncherRequest& request) {
     pool = &pools_.emplace_back();
     pool->image = request.image;
     pool->flavour = request.flavour;
+    pool->ahead = request.ahead;
   }
-  const bool changed = pool->ahead != request.ahead || !same_disks(pool->limits, request.limits) || !same_resources(pool->limits, request.limits);
-  pool->ahead = request.ahead;
+  const bool changed = !same_disks(pool->limits, request.limits) || !same_resources(pool->limits, request.limits);
   pool->limits = request.limits;
   pool->count = request.count;
   std::uint32_t kept = 0;
   for (auto& [lease, session] : busy_) {
     const bool ours = (session->state == SessionState::pooled || session->state == SessionState::warming) && !session->bare &&
-                      session->image == pool->image && session->flavour == pool->flavour;
+                      session->image == pool->image && session->flavour == pool->flavour && session->wants_ahead == pool->ahead;
     if (ours && (changed || kept++ >= pool->count)) kill(*session);
   }
   reply.pool_ready = count_pooled(*pool, true);
@@ -81,7 +81,10 @@ std::uint32_t Sessions::count_pooled(const Pool& pool, bool ready_only) const {
   std::uint32_t n = 0;
   for (const auto& [lease, session] : busy_) {
     const bool counts = session->state == SessionState::pooled || (!ready_only && session->state == SessionState::warming);
-    n += counts && session->bare == pool.bare && session->image == pool.image && session->flavour == pool.flavour ? 1 : 0;
+    n += counts && session->bare == pool.bare && session->image == pool.image && session->flavour == pool.flavour &&
+                 session->wants_ahead == pool.ahead
+             ? 1
+             : 0;
   }
   return n;
 }
@@ -141,13 +144,18 @@ bool Sessions::fill(Pool& pool) {
   return true;  // a spare is on its way, or the ids are used up
 }
 
-/// Gives a ready session to a request: one of its pool, or else a bare one. False: there is none that fits.
-bool Sessions::take_pooled(const wire::LauncherRequest& request) { return take_pooled(request, false) || take_pooled(request, true); }
+/// Gives a ready session to a request: one of its pool, or else one with other interpreters ahead, or a bare one.
+/// False: there is none that fits.
+bool Sessions::take_pooled(const wire::LauncherRequest& request) {
+  return take_pooled(request, request.ahead, false) || take_pooled(request, request.ahead ^ wire::kAheadJavascript, false) ||
+         take_pooled(request, 0, true);
+}
 
-bool Sessions::take_pooled(const wire::LauncherRequest& request, bool bare) {
+bool Sessions::take_pooled(const wire::LauncherRequest& request, std::uint32_t ahead, bool bare) {
   for (auto& [lease, owned] : busy_) {
     Session& session = *owned;
-    if (session.state != SessionState::pooled || session.bare != bare || session.image != request.image) continue;
+    if (session.state != SessionState::pooled || session.bare != bare || session.wants_ahead != ahead || session.image != request.image)
+      continue;
     if (!bare && session.flavour != request.flavour) continue;
     if (processors_for(session.limits.cpu_milli, 0).count != processors_for(request.limits.cpu_milli, 0).count) continue;  // its kernels have counted
     if (auto handed = hand_over(session, request); !handed) {
@@ -164,7 +172,7 @@ bool Sessions::take_pooled(const wire::LauncherRequest& request, bool bare) {
       reply.origin = session.join.connection ? wire::Origin::zygote : wire::Origin::cold;
     }
     for (const Pool& pool : pools_) {
-      if (pool.image == request.image && pool.flavour == request.flavour) reply.pool_ready = count_pooled(pool, true);
+      if (pool.image == request.image && pool.flavour == request.flavour && pool.ahead == ahead) reply.pool_ready = count_pooled(pool, true);
     }
     on_created(session.key, reply);
     return true;

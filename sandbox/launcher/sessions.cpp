@@ -156,7 +156,7 @@ void Sessions::on_quiet_events() {
 }
 
 std::optional<LauncherReply> Sessions::create(const wire::LauncherRequest& request) {
-  if (!limits_permitted(request.limits) || request.flavour > wire::Flavour::data)
+  if (!limits_permitted(request.limits) || request.flavour > wire::Flavour::data || (request.ahead & ~wire::kAheadJavascript) != 0)
     return reply_with(LauncherStatus::bad_request, request.session);
   const auto waiting = [&](const wire::LauncherRequest& other) { return other.session == request.session; };
   if (find(request.session) != nullptr || std::any_of(pending_.begin(), pending_.end(), waiting))
@@ -310,7 +310,7 @@ Result<void> Sessions::assign(Session& session, const wire::LauncherRequest& req
   session.limits = request.limits;
   usual_ = request.limits;
   session.flavour = request.flavour;
-  session.wants_ahead = request.ahead;
+  session.wants_ahead = pooled ? request.ahead : 0;  // now asked for, it is started when it is used
   session.created_wall_ms = sys::wall_ms();
   session.setup_deadline_ns = sys::monotonic_ns() + kSetupTimeoutNs;
   session.state = pooled ? SessionState::warming : SessionState::starting;

@@ -168,7 +168,7 @@ class Sessions {
   bool fill(Pool& pool);
   std::uint32_t count_pooled(const Pool& pool, bool ready_only) const;
   bool take_pooled(const wire::LauncherRequest& request);
-  bool take_pooled(const wire::LauncherRequest& request, bool bare);
+  bool take_pooled(const wire::LauncherRequest& request, std::uint32_t ahead, bool bare);
   Result<void> hand_over(Session& session, const wire::LauncherRequest& request);
   void warm_up(Session& session);
   bool begin_join(Session& session, wire::Flavour flavour);

@@ -149,7 +149,7 @@ class SessionManager::Impl {
   void log_failure(const char* what, const Error& error);
 
   // sessions.cpp
-  Task<SessionInfo> create_now(SessionRow row, wire::Flavour flavour, std::optional<Claim> claim);
+  Task<SessionInfo> create_now(SessionRow row, wire::Flavour flavour, bool javascript, std::optional<Claim> claim);
   Task<SessionInfo> settled_info(wire::SessionKey key);
   /// Pauses (`to` is paused) or resumes (`to` is running).
   Task<SessionInfo> switch_to(SessionPtr session, SessionStatus to);

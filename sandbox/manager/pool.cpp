@@ -12,7 +12,8 @@ constexpr std::chrono::seconds kDemandWindow{10};
 /// More creations than this in the window say no more than that there are many.
 constexpr std::size_t kMostRemembered = 256;
 /// The launcher keeps this many kinds; the last of ours that were asked for are dropped.
-constexpr std::size_t kMostKinds = wire::kMaxPools - 2;
+constexpr std::size_t kMostKinds = wire::kMaxPools - 3;
+constexpr std::size_t kMostOwners = 4096;
 
 bool is_word(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
@@ -20,21 +21,40 @@ bool is_word(char c) {
 
 }  // namespace
 
-void PoolPolicy::count(std::uint64_t image, Flavour flavour, wire::Origin origin, Time now) {
+void PoolPolicy::count(std::uint64_t image, Flavour flavour, bool javascript, wire::Origin origin, Time now) {
   if (static_cast<std::size_t>(origin) < std::size(created_)) ++created_[static_cast<std::size_t>(origin)];
-  const Kind kind{image, flavour};
+  const Kind kind{image, flavour, javascript};
   if (!asked_.contains(kind) && asked_.size() >= kMostKinds) return;
   auto& times = asked_[kind];
   times.push_back(now);
   if (times.size() > kMostRemembered) times.pop_front();
 }
 
+bool PoolPolicy::expects_javascript(const std::string& owner) const {
+  const auto found = javascript_.find(owner);
+  return config_.javascript > 0 && found != javascript_.end() && found->second != 0;
+}
+
+void PoolPolicy::begin_session(const std::string& owner) {
+  const auto found = javascript_.find(owner);
+  if (found == javascript_.end()) return;
+  found->second = static_cast<std::uint8_t>(found->second << 1);
+  if (found->second == 0) javascript_.erase(found);
+}
+
+void PoolPolicy::saw_javascript(const std::string& owner) {
+  if (javascript_.size() >= kMostOwners && !javascript_.contains(owner)) return;
+  javascript_[owner] |= 1;
+}
+
 std::vector<PoolTarget> PoolPolicy::targets(std::uint64_t default_image, bool zygotes, Time now) {
   std::map<Kind, std::uint32_t> wanted;
   if (default_image != 0) {
-    wanted[{default_image, zygotes ? Flavour::min : Flavour::none}] = config_.size;
+    const Flavour usual = zygotes ? Flavour::min : Flavour::none;
+    wanted[{default_image, usual, false}] = config_.size;
+    if (config_.size > 0) wanted[{default_image, usual, true}] = config_.javascript;
     // Said even if none is kept ready: the launcher has the zygote up before it is needed.
-    if (zygotes) wanted[{default_image, Flavour::data}] = config_.data;
+    if (zygotes) wanted[{default_image, Flavour::data, false}] = config_.data;
   }
   for (auto it = asked_.begin(); it != asked_.end();) {
     auto& times = it->second;
@@ -53,11 +73,11 @@ std::vector<PoolTarget> PoolPolicy::targets(std::uint64_t default_image, bool zy
   std::vector<PoolTarget> targets;
   std::uint64_t left = config_.memory_bytes;
   for (auto& [kind, count] : wanted) {
-    const std::uint64_t each = (kind.second == Flavour::data ? kReadyDataBytes : kReadyMinBytes) +
-                               (config_.javascript ? kReadyJavascriptBytes : 0);
+    const auto& [image, flavour, javascript] = kind;
+    const std::uint64_t each = (flavour == Flavour::data ? kReadyDataBytes : kReadyMinBytes) + (javascript ? kReadyJavascriptBytes : 0);
     const auto fits = static_cast<std::uint32_t>(std::min<std::uint64_t>(count, left / each));
     left -= fits * each;
-    targets.push_back({kind.first, kind.second, fits});
+    targets.push_back({image, flavour, javascript, fits});
   }
   return targets;
 }
@@ -65,10 +85,10 @@ std::vector<PoolTarget> PoolPolicy::targets(std::uint64_t default_image, bool zy
 std::vector<PoolTarget> changes(const std::vector<PoolTarget>& told, const std::vector<PoolTarget>& wanted) {
   std::vector<PoolTarget> say;
   const auto same_kind = [](const PoolTarget& a) {
-    return [&a](const PoolTarget& b) { return a.image == b.image && a.flavour == b.flavour; };
+    return [&a](const PoolTarget& b) { return a.image == b.image && a.flavour == b.flavour && a.javascript == b.javascript; };
   };
   for (const PoolTarget& old : told) {
-    if (std::none_of(wanted.begin(), wanted.end(), same_kind(old))) say.push_back({old.image, old.flavour, 0});
+    if (std::none_of(wanted.begin(), wanted.end(), same_kind(old))) say.push_back({old.image, old.flavour, old.javascript, 0});
   }
   for (const PoolTarget& target : wanted) {
     if (std::find(told.begin(), told.end(), target) == told.end()) say.push_back(target);

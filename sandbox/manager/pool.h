@@ -1,14 +1,16 @@
 // What the launcher is to keep ready: a base for the default image, and for every image and
-// flavour as many as were asked for lately, within a budget of memory. Also the quick look at
-// a first cell. Values in, values out; the caller guards the policy.
+// flavour as many as were asked for lately, within a budget of memory. Also two guesses of what a
+// session will run: the quick look at a first cell, and what its owner's last sessions ran. Values in, values out; the caller guards the policy.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <string>
 #include <string_view>
-#include <utility>
+#include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include "sandbox/manager/session_manager.h"
@@ -19,6 +21,7 @@ namespace codespace::manager {
 struct PoolTarget {
   std::uint64_t image = 0;
   wire::Flavour flavour{};
+  bool javascript = false;  // with a Node.js kernel
   std::uint32_t count = 0;
   bool operator==(const PoolTarget&) const = default;
 };
@@ -34,16 +37,23 @@ class PoolPolicy {
   explicit PoolPolicy(PoolConfig config) : config_(config) {}
 
   /// A session was asked for and came from `origin`.
-  void count(std::uint64_t image, wire::Flavour flavour, wire::Origin origin, Time now);
+  void count(std::uint64_t image, wire::Flavour flavour, bool javascript, wire::Origin origin, Time now);
+  /// True if one of the owner's last eight sessions ran JavaScript, and ready sessions may have it at all.
+  [[nodiscard]] bool expects_javascript(const std::string& owner) const;
+  /// The owner has one more session.
+  void begin_session(const std::string& owner);
+  /// It, or one before it, runs JavaScript.
+  void saw_javascript(const std::string& owner);
   /// What to keep ready from now on. Demand is that of the last ten seconds.
   [[nodiscard]] std::vector<PoolTarget> targets(std::uint64_t default_image, bool zygotes, Time now);
   /// Creations so far, by origin.
   [[nodiscard]] std::uint64_t created(wire::Origin origin) const { return created_[static_cast<std::size_t>(origin)]; }
 
  private:
-  using Kind = std::pair<std::uint64_t, wire::Flavour>;
+  using Kind = std::tuple<std::uint64_t, wire::Flavour, bool>;
   const PoolConfig config_;
   std::map<Kind, std::deque<Time>> asked_;
+  std::unordered_map<std::string, std::uint8_t> javascript_;  // by owner, a bit for each of the last sessions
   std::uint64_t created_[3] = {0, 0, 0};
 };
 

@@ -53,6 +53,7 @@ struct SessionSpec {
   wire::SessionLimits limits;             // fields that are 0 take the configured default
   std::optional<Network> network;         // none: the configured default
   wire::Flavour flavour = wire::Flavour::min;  // what the Python kernel finds imported
+  bool javascript = false;                     // its first run is known to be JavaScript
 };
 
 struct SessionInfo {

@@ -123,6 +123,7 @@ Task<RunRecord> SessionManager::Impl::command(std::string owner, std::string ses
 asio::awaitable<void> SessionManager::Impl::choose_kernel(SessionPtr session, const RunSpec& spec) {
   {
     const std::lock_guard lock(mutex_);
+    if (spec.language == "javascript" && !std::exchange(session->ran_javascript, true)) pool_policy_.saw_javascript(session->info.owner);
     if (!std::exchange(session->fresh, false) || spec.language != "python") co_return;
   }
   if (!wants_libraries(spec.code)) co_return;

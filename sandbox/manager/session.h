@@ -25,6 +25,7 @@ struct Session {
 
   // Guarded by the manager's mutex. `info` without its last_used_at_ms and expires_at_ms.
   SessionInfo info;
+  bool ran_javascript = false;  // since this process knows it
   bool fresh = false;     // made by this process and never yet used for a run or command
   bool creating = false;  // a create() of this process will say how it went
   async::TimePoint created;

@@ -41,7 +41,7 @@ struct PoolConfig {
   std::uint32_t size = 4;          // of the default image, always
   std::uint32_t most = 32;         // of one image and flavour, when many are asked for
   std::uint32_t data = 1;          // of the default image with the big libraries
-  bool javascript = true;          // a ready session has a Node.js kernel too
+  std::uint32_t javascript = 1;    // of the default image that have a Node.js kernel too; 0: none ever has
   std::uint64_t memory_bytes = 1ULL << 30;  // all ready sessions together, as estimated
 };
 

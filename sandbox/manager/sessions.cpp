@@ -76,7 +76,7 @@ Task<SessionInfo> SessionManager::Impl::create(SessionSpec spec, std::string ide
   row.info.created_at_ms = next_creation_ms();
   row.info.last_used_at_ms = row.info.created_at_ms;
   if (claim) claim->object = row.key;
-  auto work = create_now(std::move(row), spec.flavour, std::move(claim));
+  auto work = create_now(std::move(row), spec.flavour, spec.javascript, std::move(claim));
   co_return co_await finish_anyway(std::move(work));
 }
 
@@ -136,7 +136,7 @@ struct Saved {
 };
 }  // namespace
 
-Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour flavour, std::optional<Claim> claim) {
+Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour flavour, bool javascript, std::optional<Claim> claim) {
   const auto reserved = reserve(row);
   if (!reserved) co_return std::unexpected(reserved.error());
   const SessionPtr session = *reserved;
@@ -146,6 +146,11 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
   request.image = row.info.image_handle;
   request.limits = row.info.limits;
   request.flavour = config_.zygotes ? flavour : wire::Flavour::none;
+  if (flavour != wire::Flavour::data) {
+    const std::lock_guard lock(mutex_);
+    javascript = javascript || pool_policy_.expects_javascript(row.info.owner);
+    request.ahead = javascript ? wire::kAheadJavascript : 0;
+  }
 
   // The row is written while the launcher works, unless the answer may be that the session is there
   // already. A session whose row a crash has lost is ended when the next daemon takes stock.
@@ -188,7 +193,8 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
     const std::lock_guard lock(mutex_);
     session->creating = false;
     session->fresh = config_.zygotes && flavour == wire::Flavour::min;
-    pool_policy_.count(row.info.image_handle, request.flavour, reply->origin, std::chrono::steady_clock::now());
+    pool_policy_.begin_session(row.info.owner);
+    pool_policy_.count(row.info.image_handle, request.flavour, request.ahead != 0, reply->origin, std::chrono::steady_clock::now());
     if (session->info.status == SessionStatus::starting) {
       session->info.status = SessionStatus::running;
       session->touch();

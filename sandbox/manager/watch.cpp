@@ -71,14 +71,15 @@ asio::awaitable<void> SessionManager::Impl::keep_pools() {
       request.op = wire::LauncherOp::pool;
       request.image = target.image;
       request.flavour = target.flavour;
-      request.ahead = config_.pool.javascript ? wire::kAheadJavascript : 0;
+      request.ahead = target.javascript ? wire::kAheadJavascript : 0;
       request.limits = config_.default_limits;
       request.count = target.count;
       const auto reply = co_await launcher_.ask(request, kStatPatience);
       if (!reply) {
         wanted.clear();  // told again when it is back
       } else if (config_.metrics) {
-        config_.metrics->set_pool(target.flavour == wire::Flavour::data ? "data" : "min", reply->pool_ready, target.count);
+        const char* kind = target.flavour == wire::Flavour::data ? "data" : target.javascript ? "javascript" : "min";
+        config_.metrics->set_pool(kind, reply->pool_ready, target.count);
       }
     }
     told = std::move(wanted);

@@ -74,7 +74,7 @@ struct LauncherRequest {
   std::uint64_t image = 0;  // handle: the name of a directory in the image store, as a number
   SessionLimits limits{};
   Flavour flavour = Flavour::none;
-  std::uint32_t ahead = 0;
+  std::uint32_t ahead = 0;          // pool: what its sessions have; create: what one of a pool should have
   std::uint32_t count = 0;  // of pool
 };
 
