@@ -19,6 +19,7 @@ import subjects  # noqa: E402
 from deployment import Deployment, free_port  # noqa: E402
 
 WARM_UP = 3
+PAUSE_S = 0.06  # a launcher replaces what was taken of its bare sessions after 20 ms without a request
 REFILL_S = 0.3  # in which a pool makes up for one session; its Node.js alone takes 50 ms
 P10_LIMIT = 1.35
 # Servers side by side, so that what they are compared in is the same minute.
@@ -87,7 +88,7 @@ def latency(servers, minimal, rootfs, rounds):
             samples.clear()
         for k in range(len(variants)):
             variants[(n + k) % len(variants)]()
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
     # The slow ones less often: a cold import is half a second.
     if rootfs.joinpath("usr/lib/python3/dist-packages/pandas").exists():
         for _ in range(8):
@@ -168,7 +169,7 @@ def memory(server, counts):
             session = server.create()
             creations.setdefault(count, []).append(time.perf_counter() - started)
             server.delete(session)
-            time.sleep(0.02)  # as between the requests of one client
+            time.sleep(PAUSE_S)  # as between the requests of one client
     for session in sessions:
         server.delete(session)
     return rows, creations

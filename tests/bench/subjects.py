@@ -38,7 +38,7 @@ def bubblewrap():
 def cold_import(rootfs):
     """In the image's files, read-only; what bubblewrap itself takes is a hundredth of this."""
     return seconds(lambda: process("bwrap", "--ro-bind", str(rootfs), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
-                                   "--setenv", "MPLBACKEND", "Agg", PYTHON, "-c", LIBRARIES))
+                                   "--setenv", "MPLBACKEND", "Agg", "--setenv", "HOME", "/tmp", PYTHON, "-c", LIBRARIES))
 
 
 class Connection:
