@@ -30,9 +30,8 @@ void PoolPolicy::count(std::uint64_t image, Flavour flavour, bool javascript, wi
   if (times.size() > kMostRemembered) times.pop_front();
 }
 
-bool PoolPolicy::expects_javascript(const std::string& owner) const {
-  const auto found = javascript_.find(owner);
-  return config_.javascript > 0 && found != javascript_.end() && found->second != 0;
+bool PoolPolicy::expects_javascript(const std::string& owner, bool known) const {
+  return config_.javascript > 0 && (known || javascript_.contains(owner));
 }
 
 void PoolPolicy::begin_session(const std::string& owner) {

@@ -38,8 +38,8 @@ class PoolPolicy {
 
   /// A session was asked for and came from `origin`.
   void count(std::uint64_t image, wire::Flavour flavour, bool javascript, wire::Origin origin, Time now);
-  /// True if one of the owner's last eight sessions ran JavaScript, and ready sessions may have it at all.
-  [[nodiscard]] bool expects_javascript(const std::string& owner) const;
+  /// True if a session is to run JavaScript, `known` or guessed from the owner's last eight, and ready ones may have it at all.
+  [[nodiscard]] bool expects_javascript(const std::string& owner, bool known) const;
   /// The owner has one more session.
   void begin_session(const std::string& owner);
   /// It, or one before it, runs JavaScript.

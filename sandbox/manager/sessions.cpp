@@ -148,8 +148,7 @@ Task<SessionInfo> SessionManager::Impl::create_now(SessionRow row, wire::Flavour
   request.flavour = config_.zygotes ? flavour : wire::Flavour::none;
   if (flavour != wire::Flavour::data) {
     const std::lock_guard lock(mutex_);
-    javascript = javascript || pool_policy_.expects_javascript(row.info.owner);
-    request.ahead = javascript ? wire::kAheadJavascript : 0;
+    request.ahead = pool_policy_.expects_javascript(row.info.owner, javascript) ? wire::kAheadJavascript : 0;
   }
 
   // The row is written while the launcher works, unless the answer may be that the session is there

@@ -646,10 +646,10 @@ def start():
     PID = posix.getpid()
     MAIN_THREAD = _thread.get_ident()
     setup_descriptors()
-    if OUT is None:
+    if OUT is None:  # a zygote has done this once for all its children
         open_streams()
-    setup_interpreter()
-    apply_environment()
+        setup_interpreter()
+        apply_environment()
     _signal.signal(_signal.SIGINT, on_sigint)
     serve()
 

@@ -38,8 +38,10 @@ def preload(name):
         preload_libraries()
     elif name != "min":
         raise ValueError("no such flavour of the Python kernel: %r; known are min and data" % name)
-    make_streams()
     remember_generators(gc)
+    make_streams()
+    kernel.setup_interpreter()
+    kernel.apply_environment()
     threads = posix.listdir("/proc/self/task")
     if len(threads) != 1:
         raise RuntimeError("%d threads after preloading; a process with more than one must not fork kernels" % len(threads))
@@ -173,11 +175,13 @@ def warm_up():
 
 
 def remember_generators(gc):
-    kinds = [sys.modules["random"].Random]
+    random = sys.modules["random"]
+    kinds = [random.Random]
     if "numpy" in sys.modules:
         kinds.append(sys.modules["numpy"].random.RandomState)
     for thing in gc.get_objects():
-        if isinstance(thing, tuple(kinds)) and not isinstance(thing, sys.modules["random"].SystemRandom):
+        # The module's own generator has a handler of its own for a fork.
+        if isinstance(thing, tuple(kinds)) and not isinstance(thing, random.SystemRandom) and thing is not random._inst:
             seeded.append(thing)
 
 

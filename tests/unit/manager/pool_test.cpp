@@ -47,19 +47,21 @@ TEST_CASE("the memory of the pool bounds the sessions with Node.js by their size
 
 TEST_CASE("who ran JavaScript is expected to for eight more sessions") {
   PoolPolicy policy({});
-  CHECK_FALSE(policy.expects_javascript("a"));
+  CHECK_FALSE(policy.expects_javascript("a", false));
+  CHECK(policy.expects_javascript("a", true));
   policy.begin_session("a");
   policy.saw_javascript("a");
-  CHECK_FALSE(policy.expects_javascript("b"));
+  CHECK_FALSE(policy.expects_javascript("b", false));
   for (int i = 0; i < 7; ++i) {
     policy.begin_session("a");
-    CHECK(policy.expects_javascript("a"));
+    CHECK(policy.expects_javascript("a", false));
   }
   policy.begin_session("a");
-  CHECK_FALSE(policy.expects_javascript("a"));
+  CHECK_FALSE(policy.expects_javascript("a", false));
   PoolPolicy none({.javascript = 0});
   none.saw_javascript("a");
-  CHECK_FALSE(none.expects_javascript("a"));
+  CHECK_FALSE(none.expects_javascript("a", false));
+  CHECK_FALSE(none.expects_javascript("a", true));
 }
 
 }  // namespace
