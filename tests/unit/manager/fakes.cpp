@@ -554,6 +554,7 @@ void FakeLauncher::serve(int fd) {
     return;
   }
   if (request.op == wire::LauncherOp::list) {
+    ++lists;
     std::vector<LauncherReply> all;
     {
       const std::lock_guard lock(mutex_);

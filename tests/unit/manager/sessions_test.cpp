@@ -201,6 +201,7 @@ TEST_CASE("a session whose init dies ends with the reason the kernel gave", "[ma
 
 TEST_CASE("a session that vanished without notice is found out by the next request", "[manager]") {
   World world;
+  REQUIRE(World::eventually([&] { return world.launcher->lists == 2; }));  // at the start, and after: or taking stock finds it out
   const auto info = world.create();
   world.launcher->forget(world.key_of(info.id));
   const auto run = world.python(info.id, "print x");
