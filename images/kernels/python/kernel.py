@@ -8,7 +8,6 @@ import _ast
 import _signal
 import _thread
 import builtins
-import fcntl
 import posix
 import sys
 
@@ -43,7 +42,7 @@ current = 0          # the number of the run under way, 0 between runs
 late_error = None    # of code that a magic ran and that did not come up through the cell
 parts = {}
 STDLIB = [p for p in sys.path if p]
-kernel = sys.modules["__main__"]  # this module, for the parts; the tenant gets a __main__ of its own
+kernel = sys.modules[__name__]  # this module, for the parts; the tenant gets a __main__ of its own
 tenant = type(sys)("__main__")
 tenant.__builtins__ = builtins
 
@@ -122,25 +121,41 @@ def send_error(name, value, lines):
 
 # ---- parts that are loaded on need ----------------------------------------------------
 
+def read_code(name):
+    """What is in a sibling file of this driver."""
+    path = HERE + "/" + name + EXTENSION
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    data = b""
+    while piece := posix.read(fd, 1 << 20):
+        data += piece
+    posix.close(fd)
+    if EXTENSION == ".pyc":
+        import marshal
+        return marshal.loads(data[16:])
+    return compile(data, path, "exec", dont_inherit=True)
+
+
 def load_part(name):
     """A sibling file of this driver as a module of its own, outside sys.modules."""
     if name not in parts:
-        path = HERE + "/" + name + EXTENSION
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        data = b""
-        while piece := posix.read(fd, 1 << 20):
-            data += piece
-        posix.close(fd)
-        if EXTENSION == ".pyc":
-            import marshal
-            code = marshal.loads(data[16:])
-        else:
-            code = compile(data, path, "exec", dont_inherit=True)
+        code = read_code(name)
         module = type(sys)("codespace_" + name)
         module.__dict__.update(__builtins__=__builtins__, kernel=kernel)
         exec(code, module.__dict__)
         parts[name] = module
     return parts[name]
+
+
+def copy_driver():
+    """This driver once more, as a module that was not started."""
+    copy = type(sys)("codespace_kernel")
+    copy.__file__ = __file__
+    sys.modules[copy.__name__] = copy
+    try:
+        exec(read_code("kernel"), copy.__dict__)
+    finally:
+        del sys.modules[copy.__name__]
+    return copy
 
 
 def import_stdlib(name):
@@ -362,21 +377,23 @@ def configure(payload, fresh):
         apply_environment()  # not later: sys.path is the tenant's by then
 
 
+def move_up(fd):
+    """A copy of it out of the way. Nobody has opened anything yet, so the number is free."""
+    try:  # fcntl() would do too, but makes and drops an exception for every number it is given
+        return posix.dup2(fd, HIGH_FD + fd, False)
+    except OSError:  # a low RLIMIT_NOFILE
+        return posix.dup(fd)
+
+
 def setup_descriptors():
     """Moves the control channel out of the tenant's way and keeps spares of stdout and stderr."""
     global control
 
-    def high(fd):
-        try:
-            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
-        except OSError:  # a low RLIMIT_NOFILE
-            return posix.dup(fd)
-
-    control = high(3)
+    control = move_up(3)
     posix.close(3)
     for fd in (1, 2):
         st = posix.fstat(fd)
-        spare[fd] = (high(fd), st.st_dev, st.st_ino)
+        spare[fd] = (move_up(fd), st.st_dev, st.st_ino)
 
 
 def open_stream(fd):
@@ -427,7 +444,7 @@ c_flush = None
 
 def flush_streams():
     global c_flush
-    for stream in (sys.stdout, sys.stderr, OUT, ERR):
+    for stream in {id(stream): stream for stream in (sys.stdout, sys.stderr, OUT, ERR)}.values():
         try:
             stream.flush()
         except BaseException:
@@ -650,11 +667,14 @@ def start():
         open_streams()
         setup_interpreter()
         apply_environment()
-    _signal.signal(_signal.SIGINT, on_sigint)
+        _signal.signal(_signal.SIGINT, on_sigint)
     serve()
 
 
-if sys.argv[1:2] == ["zygote"]:
-    # Returns only in a forked child, which is the tenant in its session and has 0 to 3 in place.
-    load_part("zygote").run(sys.argv[2])
-start()
+if __name__ == "__main__":
+    driver = kernel
+    if sys.argv[1:2] == ["zygote"]:
+        driver = load_part("preload").make_driver()
+        # Returns only in a forked child, which is the tenant in its session and has 0 to 3 in place.
+        driver.load_part("zygote").run(sys.argv[2])
+    driver.start()

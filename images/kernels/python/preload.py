@@ -16,8 +16,46 @@ MORE = ("threading", "subprocess", "tempfile", "shutil", "asyncio", "statistics"
         "uuid", "pickle", "concurrent.futures")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+POOL_BYTES, BYTES_HEAD = 16384, 33  # of obmalloc.c, and of a bytes object
+MALLOC_MOST = 8 * 1024 + 8  # bytes; a child asks for little that is larger
+
 flavour = None
+ctypes = None
+filling = []  # fill_holes(): never used, never freed
 seeded = []  # every generator that was alive before the fork and holds a state of its own
+
+
+def import_standard():
+    for module in STANDARD:
+        kernel.import_stdlib(module)
+
+
+def make_driver():
+    """The driver that the children run: a copy. The one that was executed lies between all that Python made when it started,
+    and who runs it writes to, and so copies, a fifth more pages."""
+    import_standard()
+    fill_holes()
+    return kernel.copy_driver()
+
+
+def fill_holes():
+    """Takes all memory that Python has free between what it uses, so that what is allocated next lies together."""
+    for size in range(16, 513, 16):  # its own allocator's classes
+        blocks = POOL_BYTES // size - 4
+        whole = False
+        while not whole:
+            batch = [object() if size == 16 else complex(1, 1) if size == 32 else bytes(size - BYTES_HEAD) for _ in range(2 * blocks)]
+            filling.append(batch)
+            # Blocks of a pool that was empty come in the order of their addresses.
+            first = last = 0
+            for n, address in enumerate(map(id, batch)):
+                if address != last + size:
+                    first = n
+                last = address
+                whole = n - first >= blocks
+                if whole:
+                    break
+        del batch[first:]  # that was no hole
 
 
 def preload(name):
@@ -26,8 +64,7 @@ def preload(name):
     flavour = name
     gc = kernel.import_stdlib("gc")
     gc.disable()
-    for module in STANDARD:
-        kernel.import_stdlib(module)
+    import_standard()
     for part in ("display", "errors", "notebook", "threads"):
         kernel.load_part(part)
     sys.path = [*sys.path, *kernel.SYSTEM_SITE_DIRS]
@@ -40,6 +77,7 @@ def preload(name):
         raise ValueError("no such flavour of the Python kernel: %r; known are min and data" % name)
     remember_generators(gc)
     make_streams()
+    kernel._signal.signal(kernel._signal.SIGINT, kernel.on_sigint)
     kernel.setup_interpreter()
     kernel.apply_environment()
     threads = posix.listdir("/proc/self/task")
@@ -49,6 +87,10 @@ def preload(name):
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page
     settle_heap()
+    if name == "min":
+        # A cell that wants it imports it anew: until then nothing of C's has to be flushed.
+        for module in ("ctypes", "ctypes._endian"):
+            del sys.modules[module]
 
 
 def rehearse():
@@ -63,6 +105,7 @@ def rehearse():
     kernel.PID, kernel.MAIN_THREAD = posix.getpid(), kernel._thread.get_ident()
     kernel.control = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
     try:
+        posix.close(kernel.move_up(kernel.control))
         for count in range(1, 13):
             kernel.open_streams()
             kernel.setup_interpreter()
@@ -108,12 +151,24 @@ def make_streams():
 
 
 def settle_heap():
-    """C's allocator puts off joining and sorting what was freed. Done here once, not on copied pages in every child."""
-    ctypes = kernel.import_stdlib("ctypes")  # which the zygote loads its library with
+    """C's allocator puts off joining and sorting what was freed, and its linker the looking up of functions. Done here
+    once, not on copied pages in every child."""
+    global ctypes
+    ctypes = kernel.import_stdlib("ctypes")
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     libc.malloc_trim(0)
     libc.free(libc.malloc(100_000))  # too big for any list of small ones: looks through, and sorts, all that is free
+    libc.free(top := libc.malloc(100_000))
+    for size in range(MALLOC_MOST, 8, -16):  # what a child asks for comes from the end of the heap, and not from everywhere
+        while (block := libc.malloc(size)) < top:
+            pass
+        libc.free(block)
+    kernel.c_flush = libc.fflush
+    # What Python calls in a child right after the fork, and nowhere before.
+    key = ctypes.create_string_buffer(16)  # of a Py_tss_t, with room
+    ctypes.pythonapi.PyThread_tss_create(key)
+    ctypes.pythonapi.PyThread_tss_delete(key)
 
 
 def preload_libraries():

@@ -25,7 +25,7 @@ def run(flavour):
     left = left_open()
     if left:
         raise RuntimeError("preloading left files open: %s; what uses them would fail in a kernel" % left)
-    ctypes = kernel.import_stdlib("ctypes")
+    ctypes = preload.ctypes
     serve = ctypes.PyDLL(LIBRARY, use_errno=True).codespace_zygote_serve
     serve.argtypes = ctypes.c_uint, ctypes.c_void_p
     after_fork = ctypes.cast(ctypes.pythonapi.PyOS_AfterFork_Child, ctypes.c_void_p)
