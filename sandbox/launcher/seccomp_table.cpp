@@ -76,9 +76,10 @@ constexpr SeccompRule kTable[] = {
     {A, kAllow, "bind listen accept accept4 connect sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown getsockopt setsockopt getsockname getpeername",
      "sockets; which kinds there are, the rules of socket decide", {}},
     {A, kAllow, "getrandom uname sysinfo getcpu", "the rest of an ordinary program", {}},
+    {A, kAllow, "setns clone3", "the way of a zygote, which has A and no B, into a session; B refuses them to all in one", {}},
 
     // --- A: what a sane program expects to be refused -------------------------------------------
-    {A, EPERM, "mount umount2 pivot_root chroot setns unshare", "the view of the file system and of namespaces is fixed", {}},
+    {A, EPERM, "mount umount2 pivot_root chroot unshare", "the view of the file system and of namespaces is fixed", {}},
     {A, EPERM, "ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise",
      "no reaching into other processes; debuggers hear what they hear in any container", {}},
     {A, EPERM, "open_by_handle_at name_to_handle_at", "files by handle, past every path (shocker, 2014)", {}},
@@ -88,7 +89,7 @@ constexpr SeccompRule kTable[] = {
     {A, EOPNOTSUPP, "setxattr lsetxattr fsetxattr", "a tmpfs keeps attributes outside of every memory limit", {}},
 
     // --- A: what depends on arguments -----------------------------------------------------------
-    {A, kAllow, "clone", "threads and fork; clone3 hides its flags behind a pointer, gets ENOSYS, and libc uses clone", {bits(0, kNamespaces, 0)}},
+    {A, kAllow, "clone", "threads and fork; libc uses clone where clone3 is refused", {bits(0, kNamespaces, 0)}},
     {A, EPERM, "clone", "no namespace: mounts", {has(0, CLONE_NEWNS)}},
     {A, EPERM, "clone", "no namespace: control groups", {has(0, CLONE_NEWCGROUP)}},
     {A, EPERM, "clone", "no namespace: host name", {has(0, CLONE_NEWUTS)}},
@@ -121,10 +122,12 @@ constexpr SeccompRule kTable[] = {
     {A, kAllow, "mknodat", "a FIFO", {bits(2, kFileType, S_IFIFO)}},
     {A, kAllow, "mknodat", "a plain file", {bits(2, kFileType, S_IFREG)}},
     {A, kAllow, "mknodat", "a socket", {bits(2, kFileType, S_IFSOCK)}},
-    // Everything not named answers ENOSYS, among it on purpose: clone3, io_uring, aio, keyrings, splice, tee and vmsplice
+    // Everything not named answers ENOSYS, among it on purpose: io_uring, aio, keyrings, splice, tee and vmsplice
     // (ingredients of page-cache attacks), userfaultfd, perf, bpf, memfd_secret, fanotify, the new mount API, modules, kexec, quotactl, swapon.
 
     // --- B: vetoes ------------------------------------------------------------------------------
+    {B, EPERM, "setns", "the view of namespaces is fixed", {}},
+    {B, kUnknownCallError, "clone3", "hides its flags behind a pointer", {}},
     {B, EPERM, "ioctl", "TIOCSTI: input into somebody's terminal (CVE-2017-5226)", {low(1, 0x5412)}},
     {B, EPERM, "ioctl", "TIOCLINUX: the same by the console's selection (CVE-2023-28100)", {low(1, 0x541C)}},
     {B, EPERM, "ioctl", "TIOCCONS: the console's output", {low(1, 0x541D)}},

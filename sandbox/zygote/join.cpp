@@ -166,7 +166,7 @@ bool confine(const Job& job) {
   ::signal(SIGCHLD, SIG_DFL);
   ::prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
   ::memset(arguments_begin + arguments_kept, 0, arguments_size - arguments_kept);
-  if (!load_filter(0, filters.sizes[0]) || !load_filter(filters.sizes[0], filters.sizes[1])) return false;
+  if (!load_filter(filters.sizes[0], filters.sizes[1])) return false;  // B; A is the zygote's own
   // The change of user made it undumpable, and its own /proc files root's. Last: until here no
   // process of the tenant may trace it.
   return ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0;
@@ -252,6 +252,8 @@ bool reply(int error) {
 /// single-threaded and its SIGCHLD is ignored from here on.
 extern "C" __attribute__((visibility("default"))) int codespace_zygote_serve(unsigned kept, void (*after_fork)()) {
   if (find_arguments(kept) != 0 || read_filters() != 0) return -1;
+  // Kernels inherit it: loading it is most of what confining one takes. It refuses nothing that is done here.
+  if (!load_filter(0, filters.sizes[0])) return -1;
   // Reaped by Linux at once: an unreaped child would hold up the end of its session.
   if (::signal(SIGCHLD, SIG_IGN) == SIG_ERR || !reply(0)) return -1;
   Job job;
