@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "sandbox/init/scratch.h"
 #include "sandbox/init/spawn.h"
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
@@ -331,11 +332,10 @@ bool next_piece(std::string& piece) {
         return true;
       }
     }
-    char buffer[64 * 1024];
-    const ssize_t n = ::recv(connection_fd, buffer, sizeof buffer, 0);
+    const ssize_t n = ::recv(connection_fd, scratch(), kScratchBytes, 0);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) leave(3);  // hung up before the end: nothing is kept
-    pending.append(buffer, static_cast<std::size_t>(n));
+    pending.append(scratch(), static_cast<std::size_t>(n));
   }
 }
 

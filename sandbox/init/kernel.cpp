@@ -13,6 +13,7 @@
 #include <cstring>
 #include <utility>
 
+#include "sandbox/init/scratch.h"
 #include "sandbox/sys/clock.h"
 #include "sandbox/sys/syscalls.h"
 
@@ -142,6 +143,7 @@ bool Kernel::launch(const Env& env) {
 
 void Kernel::open_channels(JoinerEnds ends) {
   control_ = std::move(ends.control);
+  outbound_waits_ = false;
   (void)::fcntl(control_.get(), F_SETFL, O_NONBLOCK);
   loop_.add(control_.get(), EPOLLIN, [this](std::uint32_t events) { on_control(events); });
   stdout_.open(std::move(ends.out));
@@ -193,6 +195,7 @@ void Kernel::on_ready() {
   if (current_) current_->sent_ns = sys::monotonic_ns();
   settle(true);
   next();
+  if (state_ == State::idle) take_stock();
 }
 
 void Kernel::on_join_failed() {
@@ -282,12 +285,12 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   said_done_ = false;
   force_killed_ = false;
   if (std::exchange(stopped_, false)) (void)::kill(spawned_.pid, SIGCONT);
-  // What ran in the background before stays when this run is cleaned up.
-  earlier_ = state_ == State::starting ? std::vector<pid_t>{} : group_->members();
-  cpu_before_ = state_ == State::starting ? 0 : group_->cpu_ns();
-  oom_before_ = group_->oom_kills();
-  if (state_ != State::starting) {
-    group_->reset_memory_peak();
+  if (state_ == State::starting) {
+    earlier_.clear();
+    cpu_before_ = oom_before_ = 0;  // the group is as new as the interpreter
+  } else {
+    if (!std::exchange(took_stock_, false) || group_->pids_now() != 1) take_stock();
+    took_stock_ = false;
     // Late output of an earlier run's left-overs belongs to nobody.
     stdout_.drain();
     stderr_.drain();
@@ -324,6 +327,16 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   });
 }
 
+/// What ran in the background before a run stays when that is cleaned up, and what was used before it is not the run's.
+void Kernel::take_stock() {
+  const bool fresh = execution_count_ == (current_ ? 1U : 0U);  // the first run is still to come
+  earlier_ = fresh ? std::vector<pid_t>{} : group_->members();
+  cpu_before_ = group_->cpu_ns();
+  oom_before_ = fresh ? 0 : group_->oom_kills();
+  group_->reset_memory_peak();
+  took_stock_ = true;
+}
+
 void Kernel::flush_control() {
   while (control_ && outbound_sent_ < outbound_.size()) {
     const ssize_t n = ::send(control_.get(), outbound_.data() + outbound_sent_, outbound_.size() - outbound_sent_,
@@ -335,13 +348,12 @@ void Kernel::flush_control() {
     outbound_sent_ += static_cast<std::size_t>(n);
   }
   const bool pending = outbound_sent_ < outbound_.size();
-  if (control_) loop_.modify(control_.get(), pending ? EPOLLIN | EPOLLOUT : EPOLLIN);
+  if (control_ && std::exchange(outbound_waits_, pending) != pending) loop_.modify(control_.get(), pending ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 void Kernel::on_control(std::uint32_t events) {
   if ((events & EPOLLOUT) != 0) flush_control();
-  char buffer[64 * 1024];
-  const ssize_t n = ::recv(control_.get(), buffer, sizeof buffer, MSG_DONTWAIT);
+  const ssize_t n = ::recv(control_.get(), scratch(), kScratchBytes, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) {
     if (joining_) return on_join_failed();
@@ -350,7 +362,7 @@ void Kernel::on_control(std::uint32_t events) {
     control_.reset();
     return kill_kernel();
   }
-  inbound_.insert(inbound_.end(), buffer, buffer + n);
+  inbound_.insert(inbound_.end(), scratch(), scratch() + n);
   std::size_t at = 0;
   while (inbound_.size() - at >= wire::kHeaderSize) {
     wire::FrameHeader header;
@@ -489,7 +501,7 @@ void Kernel::complete(const ExitFacts* death) {
     done.cpu_ns = group_->cpu_ns() - cpu_before_;
     done.memory_peak_bytes = group_->memory_peak_bytes();
     done.pids_peak = group_->pids_peak();
-    const bool memory = group_->oom_kills() > oom_before_;
+    const bool memory = death != nullptr && group_->oom_kills() > oom_before_;
     if (death != nullptr && !(said_done_ && !force_killed_)) {
       done.exit_code = death->code;
       done.signal = static_cast<std::uint32_t>(death->signal);
@@ -526,6 +538,8 @@ void Kernel::complete(const ExitFacts* death) {
   }
   if (run) run->finish();
   next();
+  // While the client has its answer to read: the next run then begins at once, unless something else lives here by then.
+  if (state_ == State::idle && !stopped_ && group_->pids_now() == 1) take_stock();
   if (state_ == State::absent) tell_gone();
 }
 

@@ -6,12 +6,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "sandbox/init/scratch.h"
+
 namespace codespace::init {
-namespace {
-
-constexpr std::size_t kPipeCapacity = 64 * 1024;  // of a default pipe, pipe(7)
-
-}  // namespace
 
 void OutputPipe::open(sys::UniqueFd reader) {
   close();
@@ -27,10 +24,9 @@ void OutputPipe::close() {
 }
 
 std::size_t OutputPipe::read_once() {
-  static char buffer[kPipeCapacity];  // one thread, never across calls
-  const ssize_t n = ::read(reader_.get(), buffer, sizeof buffer);
+  const ssize_t n = ::read(reader_.get(), scratch(), kScratchBytes);
   if (n > 0) {
-    if (sink_) sink_({buffer, static_cast<std::size_t>(n)});
+    if (sink_) sink_({scratch(), static_cast<std::size_t>(n)});
     return static_cast<std::size_t>(n);
   }
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;

@@ -99,7 +99,7 @@ std::string RunGroup::text(Kept& kept) const {
     if (&kept == &memory_peak_) kept.fd.reset(::openat(dir(kept.controller), file, O_RDWR | O_CLOEXEC));
     if (!kept.fd) kept.fd.reset(::openat(dir(kept.controller), file, O_RDONLY | O_CLOEXEC));
   }
-  char buffer[4096];
+  [[gnu::uninitialized]] char buffer[4096];
   const ssize_t n = ::pread(kept.fd.get(), buffer, sizeof buffer, 0);
   return n <= 0 ? std::string() : std::string(buffer, static_cast<size_t>(n));
 }
@@ -116,7 +116,7 @@ std::uint64_t RunGroup::memory_bytes() const {
 std::uint64_t RunGroup::memory_peak_bytes() const { return sys::parse_number(text(memory_peak_)); }
 
 std::uint32_t RunGroup::pids_now() const {
-  return static_cast<std::uint32_t>(sys::parse_number(sys::read_file_at(dir(pids), "pids.current")));
+  return static_cast<std::uint32_t>(sys::parse_number(text(pids_now_)));
 }
 
 std::uint32_t RunGroup::pids_peak() const {

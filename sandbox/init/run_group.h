@@ -70,6 +70,7 @@ class RunGroup {
   mutable Kept oom_{memory, "memory.oom_control", "memory.events", {}};
   // Writable, because on v2 a reset holds for the descriptor that wrote it.
   mutable Kept memory_peak_{memory, "memory.max_usage_in_bytes", "memory.peak", {}};
+  mutable Kept pids_now_{pids, "pids.current", "pids.current", {}};
   mutable Kept pids_peak_{pids, "pids.peak", "pids.peak", {}};
 };
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "sandbox/init/file_ops.h"
+#include "sandbox/init/scratch.h"
 #include "sandbox/sys/clock.h"
 
 namespace codespace::init {
@@ -64,19 +65,17 @@ Server::Server(EventLoop& loop, Session& session, sys::UniqueFd listener)
   loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { accept(); });
 }
 
+/// One at a time: there is mostly one, and the loop comes back for a next.
 void Server::accept() {
-  for (;;) {
-    sys::UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!fd) return;
-    if (connections_.size() >= kMaxConnections) continue;  // closed at once; the gateway says overloaded
-    Connection& c = connections_.emplace_back();
-    c.fd = std::move(fd);
-    c.number = ++next_number_;
-    c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
-    loop_.add(c.fd.get(), EPOLLIN | EPOLLRDHUP, [this, &c](std::uint32_t events) { on_event(c, events); });
-    // The request is normally there already: one wait less.
-    read_request(c);
-  }
+  sys::UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd || connections_.size() >= kMaxConnections) return;  // closed at once; the gateway says overloaded
+  Connection& c = connections_.emplace_back();
+  c.fd = std::move(fd);
+  c.number = ++next_number_;
+  c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
+  loop_.add(c.fd.get(), EPOLLIN | EPOLLRDHUP, [this, &c](std::uint32_t events) { on_event(c, events); });
+  // The request is normally there already: one wait less.
+  read_request(c);
 }
 
 void Server::drop(Connection& c) {
@@ -95,13 +94,12 @@ void Server::on_event(Connection& c, std::uint32_t events) {
 }
 
 void Server::read_request(Connection& c) {
-  char buffer[64 * 1024];
   for (;;) {
-    const ssize_t n = receive(c.fd.get(), buffer, sizeof buffer, c.descriptors);
+    const ssize_t n = receive(c.fd.get(), scratch(), kScratchBytes, c.descriptors);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return drop(c);
-    c.inbound.insert(c.inbound.end(), buffer, buffer + n);
+    c.inbound.insert(c.inbound.end(), scratch(), scratch() + n);
     if (c.inbound.size() < wire::kHeaderSize) continue;
     wire::FrameHeader header;
     std::memcpy(&header, c.inbound.data(), sizeof header);
