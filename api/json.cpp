@@ -304,10 +304,26 @@ std::string dump(const ordered_json& value) {
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-void put_stream(ordered_json& out, const std::string& name, const std::string& data) {
+/// An object whose names are known to differ: nlohmann's operator[] looks through all that are there for each new one.
+class Members {
+ public:
+  Members() { members().reserve(kUsual); }
+  template <class Value>
+  void put(std::string name, Value&& value) {
+    members().emplace_back(std::move(name), ordered_json(std::forward<Value>(value)));
+  }
+  [[nodiscard]] const ordered_json& json() const { return json_; }
+
+ private:
+  static constexpr std::size_t kUsual = 32;
+  ordered_json::object_t& members() { return json_.get_ref<ordered_json::object_t&>(); }
+  ordered_json json_ = ordered_json::object();
+};
+
+void put_stream(Members& out, const std::string& name, const std::string& data) {
   bool exact;
-  out[name] = to_utf8(data, exact);
-  if (!exact) out[name + "_base64"] = base64(data);
+  out.put(name, to_utf8(data, exact));
+  if (!exact) out.put(name + "_base64", base64(data));
 }
 
 std::string_view name_of(wire::KilledBy by) {
@@ -371,23 +387,23 @@ ordered_json results_of(const manager::RunRecord& record) {
   return results;
 }
 
-void put_facts(ordered_json& out, const manager::RunRecord& record) {
+void put_facts(Members& out, const manager::RunRecord& record) {
   const wire::RunDone& done = record.done;
-  out["stdout_truncated"] = (done.flags & wire::kStdoutTruncated) != 0;
-  out["stderr_truncated"] = (done.flags & wire::kStderrTruncated) != 0;
-  out["stdout_bytes"] = done.stdout_bytes;
-  out["stderr_bytes"] = done.stderr_bytes;
+  out.put("stdout_truncated", (done.flags & wire::kStdoutTruncated) != 0);
+  out.put("stderr_truncated", (done.flags & wire::kStderrTruncated) != 0);
+  out.put("stdout_bytes", done.stdout_bytes);
+  out.put("stderr_bytes", done.stderr_bytes);
 }
 
-void put_usage(ordered_json& out, const wire::RunDone& done) {
-  if (done.exit_code >= 0) out["exit_code"] = done.exit_code;
-  if (done.signal != 0) out["signal"] = done.signal;
-  out["started_at"] = rfc3339(done.started_wall_ms);
-  out["duration_ms"] = milliseconds(done.spawn_ns + done.run_ns + done.collect_ns);
-  out["queue_ms"] = milliseconds(done.queue_ns);
-  out["cpu_ms"] = milliseconds(done.cpu_ns);
-  out["memory_peak_bytes"] = done.memory_peak_bytes;
-  out["pids_peak"] = done.pids_peak;
+void put_usage(Members& out, const wire::RunDone& done) {
+  if (done.exit_code >= 0) out.put("exit_code", done.exit_code);
+  if (done.signal != 0) out.put("signal", done.signal);
+  out.put("started_at", rfc3339(done.started_wall_ms));
+  out.put("duration_ms", milliseconds(done.spawn_ns + done.run_ns + done.collect_ns));
+  out.put("queue_ms", milliseconds(done.queue_ns));
+  out.put("cpu_ms", milliseconds(done.cpu_ns));
+  out.put("memory_peak_bytes", done.memory_peak_bytes);
+  out.put("pids_peak", done.pids_peak);
 }
 
 ordered_json session_json(const manager::SessionInfo& s) {
@@ -609,41 +625,42 @@ std::string encode(const manager::SessionPage& page) {
 
 std::string encode(const manager::RunRecord& record) {
   const bool is_command = record.id.starts_with("cmd-");
-  ordered_json out;
-  out[is_command ? "command_id" : "run_id"] = record.id;
-  out["session_id"] = record.session_id;
+  Members out;
+  out.put(is_command ? "command_id" : "run_id", record.id);
+  out.put("session_id", record.session_id);
   if (!is_command) {
-    out["language"] = record.language;
-    out["context"] = record.context;
+    out.put("language", record.language);
+    out.put("context", record.context);
   }
   if (!record.finished) {
-    out["status"] = "running";
+    out.put("status", "running");
     put_stream(out, "stdout", record.stdout_data);
     put_stream(out, "stderr", record.stderr_data);
-    if (!is_command) out["results"] = results_of(record);
-    return dump(out);
+    if (!is_command) out.put("results", results_of(record));
+    return dump(out.json());
   }
   const wire::RunDone& done = record.done;
-  out["status"] = "finished";
-  out["outcome"] = name_of(done.outcome);
-  if (done.killed_by != wire::KilledBy::none) out["killed_by"] = name_of(done.killed_by);
+  out.put("status", "finished");
+  out.put("outcome", name_of(done.outcome));
+  if (done.killed_by != wire::KilledBy::none) out.put("killed_by", name_of(done.killed_by));
   put_stream(out, "stdout", record.stdout_data);
   put_stream(out, "stderr", record.stderr_data);
   put_facts(out, record);
   if (!is_command) {
-    out["results"] = results_of(record);
-    out["results_truncated"] = (done.flags & wire::kResultsTruncated) != 0;
+    out.put("results", results_of(record));
+    out.put("results_truncated", (done.flags & wire::kResultsTruncated) != 0);
     if (record.failure) {
       ordered_json traceback = ordered_json::array();
       for (const auto& line : record.failure->traceback) traceback.push_back(clean(line));
-      out["error"] = {{"name", clean(record.failure->name)}, {"value", clean(record.failure->value)}, {"traceback", std::move(traceback)}};
+      ordered_json error = {{"name", clean(record.failure->name)}, {"value", clean(record.failure->value)}, {"traceback", std::move(traceback)}};
+      out.put("error", std::move(error));
     }
-    out["execution_count"] = done.execution_count;
-    out["context_reset"] = (done.flags & wire::kContextReset) != 0;
-    out["kernel_origin"] = name_of(done.kernel_origin);
+    out.put("execution_count", done.execution_count);
+    out.put("context_reset", (done.flags & wire::kContextReset) != 0);
+    out.put("kernel_origin", name_of(done.kernel_origin));
   }
   put_usage(out, done);
-  return dump(out);
+  return dump(out.json());
 }
 
 std::string encode_runs(const std::vector<manager::RunSummary>& runs, bool commands) {

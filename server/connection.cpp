@@ -8,6 +8,7 @@
 #include <boost/beast/core/detect_ssl.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
@@ -238,7 +239,8 @@ class Session {
 
   /// Reads the next piece of the body; empty at its end, nothing on failure.
   awaitable<std::optional<std::string>> next_piece() {
-    std::string piece(kPiece, '\0');
+    // Not more than is to come: the memory is written before it is used.
+    std::string piece(static_cast<std::size_t>(std::clamp<std::uint64_t>(parser_->content_length_remaining().value_or(kPiece), 1, kPiece)), '\0');
     auto& body = parser_->get().body();
     body.data = piece.data();
     body.size = piece.size();

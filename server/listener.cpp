@@ -5,7 +5,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 namespace codespace::server {
@@ -65,8 +64,8 @@ std::uint16_t Listener::port() const {
 
 asio::awaitable<void> Listener::accept_loop() {
   for (;;) {
-    auto strand = asio::make_strand(executor_.target<asio::io_context::executor_type>()->context());
-    auto [ec, socket] = co_await acceptor_.async_accept(strand, as_tuple(use_awaitable));
+    const auto executor = async::serial(executor_);
+    auto [ec, socket] = co_await acceptor_.async_accept(executor, as_tuple(use_awaitable));
     if (ec == asio::error::operation_aborted || !acceptor_.is_open()) co_return;
     if (ec) {
       // Out of descriptors or memory: trying again at once would only spin.
@@ -77,10 +76,10 @@ asio::awaitable<void> Listener::accept_loop() {
     // Above the bound some are told so, and those beyond are only closed.
     if (connections_.size() >= max_connections_ + kRefusedAtOnce) continue;
     if (connections_.size() >= max_connections_) {
-      connections_.spawn(strand, refuse_connection(tcp::socket(std::move(socket))));
+      connections_.spawn(executor, refuse_connection(tcp::socket(std::move(socket))));
       continue;
     }
-    connections_.spawn(strand, serve_connection(tcp::socket(std::move(socket)), tls_(), context_));
+    connections_.spawn(executor, serve_connection(tcp::socket(std::move(socket)), tls_(), context_));
   }
 }
 

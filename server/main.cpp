@@ -192,6 +192,7 @@ int serve(const Config& config) {
   const unsigned by_cores = std::max(1U, std::thread::hardware_concurrency() / 2);
   const unsigned threads = config.threads != 0 ? static_cast<unsigned>(config.threads) : by_cores;
   asio::io_context io(static_cast<int>(threads));
+  if (threads == 1) async::promise_one_thread(io);
 
   auto tls_made = tls_of(config);
   if (!tls_made) return fail(tls_made.error());

@@ -20,9 +20,27 @@ namespace codespace::async {
 
 namespace asio = boost::asio;
 
+namespace {
+
+/// A mark on a context. A strand where none is needed costs each step of a request a queue and a lock.
+class OneThread : public asio::execution_context::service {
+ public:
+  using key_type = OneThread;
+  static inline asio::execution_context::id id;
+  explicit OneThread(asio::execution_context& context) : service(context) {}
+
+ private:
+  void shutdown() override {}
+};
+
+}  // namespace
+
+void promise_one_thread(asio::execution_context& context) { asio::make_service<OneThread>(context); }
+
 asio::any_io_executor serial(const asio::any_io_executor& executor) {
   if (executor.target<asio::strand<asio::any_io_executor>>() != nullptr ||
-      executor.target<asio::strand<asio::io_context::executor_type>>() != nullptr)
+      executor.target<asio::strand<asio::io_context::executor_type>>() != nullptr ||
+      asio::has_service<OneThread>(asio::query(executor, asio::execution::context)))
     return executor;
   return asio::make_strand(executor);
 }

@@ -5,6 +5,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/execution_context.hpp>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -13,8 +14,11 @@
 
 namespace codespace::async {
 
-/// The executor itself if its handlers never run at the same time (a strand), else a new
-/// strand over it. A task needs one because it is cancelled from outside.
+/// To be called before anything uses the context, which then only one thread may run.
+void promise_one_thread(boost::asio::execution_context& context);
+
+/// The executor itself if its handlers never run at the same time (a strand, or one thread was
+/// promised), else a new strand over it. A task needs one because it is cancelled from outside.
 boost::asio::any_io_executor serial(const boost::asio::any_io_executor& executor);
 
 class TaskGroup {

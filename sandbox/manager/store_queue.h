@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "sandbox/manager/store.h"
+#include "sandbox/sys/priority.h"
 
 namespace codespace::manager {
 
@@ -80,6 +81,7 @@ class StoreQueue {
     wake_.notify_one();
   }
   void serve() {
+    sys::let_wakers_go_on();
     for (;;) {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [this] { return !jobs_.empty(); });
