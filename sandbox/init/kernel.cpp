@@ -195,7 +195,6 @@ void Kernel::on_ready() {
   if (current_) current_->sent_ns = sys::monotonic_ns();
   settle(true);
   next();
-  if (state_ == State::idle) take_stock();
 }
 
 void Kernel::on_join_failed() {
@@ -285,12 +284,12 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   said_done_ = false;
   force_killed_ = false;
   if (std::exchange(stopped_, false)) (void)::kill(spawned_.pid, SIGCONT);
-  if (state_ == State::starting) {
-    earlier_.clear();
-    cpu_before_ = oom_before_ = 0;  // the group is as new as the interpreter
-  } else {
-    if (!std::exchange(took_stock_, false) || group_->pids_now() != 1) take_stock();
-    took_stock_ = false;
+  // What ran in the background before stays when this run is cleaned up; one thread is the interpreter alone.
+  earlier_ = state_ == State::starting || group_->pids_now() == 1 ? std::vector<pid_t>{} : group_->members();
+  cpu_before_ = state_ == State::starting ? 0 : group_->cpu_ns();
+  oom_before_ = state_ == State::starting ? 0 : group_->oom_kills();
+  if (state_ != State::starting) {
+    group_->reset_memory_peak();
     // Late output of an earlier run's left-overs belongs to nobody.
     stdout_.drain();
     stderr_.drain();
@@ -325,16 +324,6 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
     run->deadline_hit = true;
     interrupt(run);
   });
-}
-
-/// What ran in the background before a run stays when that is cleaned up, and what was used before it is not the run's.
-void Kernel::take_stock() {
-  const bool fresh = execution_count_ == (current_ ? 1U : 0U);  // the first run is still to come
-  earlier_ = fresh ? std::vector<pid_t>{} : group_->members();
-  cpu_before_ = group_->cpu_ns();
-  oom_before_ = fresh ? 0 : group_->oom_kills();
-  group_->reset_memory_peak();
-  took_stock_ = true;
 }
 
 void Kernel::flush_control() {
@@ -538,8 +527,6 @@ void Kernel::complete(const ExitFacts* death) {
   }
   if (run) run->finish();
   next();
-  // While the client has its answer to read: the next run then begins at once, unless something else lives here by then.
-  if (state_ == State::idle && !stopped_ && group_->pids_now() == 1) take_stock();
   if (state_ == State::absent) tell_gone();
 }
 

@@ -87,7 +87,6 @@ class Kernel {
   void on_join_failed();
   void abandon_joiner();
   void begin(const std::shared_ptr<Run>& run);
-  void take_stock();
   void on_queue_deadline(const std::shared_ptr<Run>& run);
   void on_control(std::uint32_t events);
   void on_frame(std::uint32_t type, std::string_view payload);
@@ -134,7 +133,6 @@ class Kernel {
   OutputPipe stderr_;
 
   // Of the current run.
-  bool took_stock_ = false;       // the three below hold for the next run if nothing but the interpreter lives by then
   std::vector<pid_t> earlier_;    // members of the group that this run did not start
   std::uint64_t cpu_before_ = 0;
   std::uint64_t oom_before_ = 0;

@@ -201,6 +201,24 @@ def test_children_of_one_zygote_draw_different_numbers(deployments, new_session,
     assert all(a != b for a, b in zip(*drawn)), drawn
 
 
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_what_c_code_prints_is_in_the_run_that_printed_it(new_session, kind):
+    session = new_session(kind)
+    session.run("x = 1")
+    assert session.run("import ctypes\nctypes.CDLL(None).puts(b'from C')\nx")["stdout"] == "from C\n"
+    assert session.run("print('later')")["stdout"] == "later\n"
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_the_first_run_can_be_interrupted_and_the_next_is_charged_for_itself(new_session, kind):
+    session = new_session(kind)
+    late = session.run("while True: pass", timeout_s=1)
+    assert (late["outcome"], late["context_reset"]) == ("timed_out", False)
+    after = session.run("1")
+    assert after["outcome"] == "ok" and not after["context_reset"]
+    assert after["cpu_ms"] < 500, after  # nothing of the second before it
+
+
 def test_environment_and_limits_are_set_at_hand_over(deployments, new_session):
     """What a request asks for holds in a session that was made before it was asked for."""
     host.wait_until(lambda: pooled(deployments["pool"]) >= 2, 30, "a ready session")

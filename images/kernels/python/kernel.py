@@ -439,7 +439,8 @@ def restore_streams():
         _signal.signal(_signal.SIGINT, on_sigint)
 
 
-c_flush = None
+c_flush = None   # C's fflush, once it is known
+preloaded = 0    # how many modules a zygote's child was born with
 
 
 def flush_streams():
@@ -449,7 +450,7 @@ def flush_streams():
             stream.flush()
         except BaseException:
             pass  # a tenant's own stream object, or a closed one
-    if "ctypes" in sys.modules:
+    if "ctypes" in sys.modules or (c_flush and len(sys.modules) > preloaded):
         # Only code that came through ctypes or an extension fills C's own stdout buffer.
         try:
             c_flush = c_flush or sys.modules["ctypes"].CDLL(None).fflush

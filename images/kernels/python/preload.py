@@ -17,6 +17,7 @@ MORE = ("threading", "subprocess", "tempfile", "shutil", "asyncio", "statistics"
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 POOL_BYTES, BYTES_HEAD = 16384, 33  # of obmalloc.c, and of a bytes object
+MOST_BATCHES = 100  # of a size; an interpreter with another allocator is no reason to go on for ever
 MALLOC_MOST = 8 * 1024 + 8  # bytes; a child asks for little that is larger
 
 flavour = None
@@ -41,21 +42,26 @@ def make_driver():
 def fill_holes():
     """Takes all memory that Python has free between what it uses, so that what is allocated next lies together."""
     for size in range(16, 513, 16):  # its own allocator's classes
-        blocks = POOL_BYTES // size - 4
-        whole = False
-        while not whole:
-            batch = [object() if size == 16 else complex(1, 1) if size == 32 else bytes(size - BYTES_HEAD) for _ in range(2 * blocks)]
-            filling.append(batch)
-            # Blocks of a pool that was empty come in the order of their addresses.
-            first = last = 0
-            for n, address in enumerate(map(id, batch)):
-                if address != last + size:
-                    first = n
-                last = address
-                whole = n - first >= blocks
-                if whole:
-                    break
-        del batch[first:]  # that was no hole
+        for _ in range(MOST_BATCHES):
+            if fill_with(size):
+                break
+
+
+def fill_with(size):
+    """Two pools' worth of blocks. True once there was no hole left to put them in; this only ever costs memory."""
+    blocks = POOL_BYTES // size - 4
+    batch = [object() if size == 16 else complex(1, 1) if size == 32 else bytes(size - BYTES_HEAD) for _ in range(2 * blocks)]
+    filling.append(batch)
+    # Blocks of a pool that was empty come in the order of their addresses.
+    first = last = 0
+    for n, address in enumerate(map(id, batch)):
+        if address != last + size:
+            first = n
+        last = address
+        if n - first >= blocks:
+            del batch[first:]  # that was no hole
+            return True
+    return False
 
 
 def preload(name):
@@ -88,9 +94,10 @@ def preload(name):
     gc.freeze()  # a collection in a child would write to, and so copy, every page
     settle_heap()
     if name == "min":
-        # A cell that wants it imports it anew: until then nothing of C's has to be flushed.
+        # A cell that wants it imports it anew, and until one imports anything nothing of C's has to be flushed.
         for module in ("ctypes", "ctypes._endian"):
             del sys.modules[module]
+    kernel.preloaded = len(sys.modules)
 
 
 def rehearse():

@@ -59,7 +59,8 @@ def unmuffle(stream):
 
 def stop(earlier):
     """After an interrupt nothing of the run may go on. Threads that do not obey take the kernel along."""
-    ctypes = kernel.import_stdlib("ctypes")
+    preload = kernel.parts.get("preload")
+    ctypes = preload.ctypes if preload else kernel.import_stdlib("ctypes")
     time = kernel.import_stdlib("time")
     for _ in range(25):
         left = [ident for ident in sys._current_frames() if ident not in earlier]
