@@ -9,6 +9,7 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <limits>
 
@@ -17,6 +18,7 @@
 #include "server/error_response.h"
 #include "server/origin.h"
 #include "server/request_id.h"
+#include "server/response_head.h"
 #include "server/rpc_http.h"
 #include "server/trace_context.h"
 
@@ -37,6 +39,7 @@ constexpr std::size_t kTargetBytes = 8U << 10;
 constexpr std::size_t kMaxFields = 100;
 constexpr std::uint64_t kJsonBytes = 4U << 20;
 constexpr std::size_t kPiece = 128U << 10;      // of a streamed body
+constexpr std::size_t kSmallBody = 16U << 10;   // copied behind its head: one buffer to send
 constexpr auto kHandshakeTime = 10s;
 constexpr auto kHeaderTime = 10s;
 constexpr auto kIdleTime = 60s;
@@ -495,44 +498,47 @@ class Session {
     response.version(x.version);
     response.result(status);
     response.keep_alive(x.keep_alive);
-    response.set(http::field::server, "codespaced");
+    set_usual(response, x);
+  }
+
+  /// What every answer says.
+  template <class Message>
+  void set_usual(Message& response, const Exchange& x) {
+    response.set("Server", "codespaced");
     response.set("X-Request-Id", x.request_id);
     // Level 2 of Trace Context: the answer names the span it came from.
     if (x.trace) response.set("traceresponse", x.trace->text());
     response.set("X-Content-Type-Options", "nosniff");
     response.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox");
-    response.set(http::field::cache_control, "no-store");
+    response.set("Cache-Control", "no-store");
   }
 
   awaitable<bool> send(Exchange& x, Response answer) {
-    http::response<http::string_body> response;
-    start(response, x, answer.status);
-    if (answer.status != 204) response.set(http::field::content_type, answer.content_type);
+    const bool has_content = answer.status != 204;
+    ResponseHead head(x.version, answer.status);
+    set_usual(head, x);
+    if (has_content) head.set("Content-Type", answer.content_type);
     for (const auto& [name, value] : answer.headers) {
       if (name == "Location") x.session_id = value.substr(value.rfind('/') + 1);
       if (name == "Server-Timing") {
         char total[48];
         std::snprintf(total, sizeof total, ", total;dur=%.2f", elapsed_ms(x));
-        response.set(name, value + total);
+        head.set(name, value + total);
       } else {
-        response.set(name, value);
+        head.set(name, value);
       }
     }
     const std::size_t size = answer.body.size();
     audit(x, answer.status, answer.body);
-    response.body() = std::move(answer.body);
-    response.prepare_payload();
-    if (x.head) response.body().clear();  // the length stays that of the GET
+    std::string message = std::move(head).finish(has_content ? std::optional(size) : std::nullopt, x.keep_alive);
+    if (x.head) answer.body.clear();  // the length stays that of the GET
+    const bool together = answer.body.size() <= kSmallBody;
+    if (together) message += answer.body;
+    const std::array<asio::const_buffer, 2> parts{asio::buffer(message), together ? asio::const_buffer() : asio::buffer(answer.body)};
     lowest().expires_after(kWriteTime);
-    auto [ec, n] = co_await write_message(response, x.head);
+    auto [ec, n] = co_await asio::async_write(stream_, parts, as_tuple(use_awaitable));
     log(x, answer.status, size);
     co_return !ec && x.keep_alive;
-  }
-
-  awaitable<std::tuple<error_code, std::size_t>> write_message(http::response<http::string_body>& response, bool head) {
-    if (!head) co_return co_await http::async_write(stream_, response, as_tuple(use_awaitable));
-    http::response_serializer<http::string_body> serializer(response);
-    co_return co_await http::async_write_header(stream_, serializer, as_tuple(use_awaitable));
   }
 
   awaitable<bool> send_problem(Exchange& x, unsigned status, std::string_view code, std::string_view title, std::string detail) {

@@ -4,13 +4,28 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "server/response_head.h"
 #include "tests/unit/server/gateway.h"
 
 using namespace codespace;
+using codespace::server::ResponseHead;
 using codespace::test::Gateway;
 using codespace::test::HttpAnswer;
 using codespace::test::RawClient;
 using nlohmann::json;
+
+TEST_CASE("the head of an answer says its length, and of the connection what is not so of itself", "[http]") {
+  const auto head = [](unsigned version, unsigned status, std::optional<std::size_t> length, bool keep_alive) {
+    ResponseHead made(version, status);
+    made.set("Server", "x");
+    return std::move(made).finish(length, keep_alive);
+  };
+  CHECK(head(11, 200, 5, true) == "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\n");
+  CHECK(head(11, 404, 0, false) == "HTTP/1.1 404 Not Found\r\nServer: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  CHECK(head(10, 201, 1, true) == "HTTP/1.0 201 Created\r\nServer: x\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n");
+  CHECK(head(10, 200, 1, false) == "HTTP/1.0 200 OK\r\nServer: x\r\nContent-Length: 1\r\n\r\n");
+  CHECK(head(11, 204, std::nullopt, true) == "HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n");
+}
 
 TEST_CASE("health, version and the contract need no key", "[server][http]") {
   Gateway gateway;
