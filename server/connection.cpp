@@ -9,7 +9,6 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <limits>
 
@@ -532,13 +531,16 @@ class Session {
     audit(x, answer.status, answer.body);
     std::string message = std::move(head).finish(has_content ? std::optional(size) : std::nullopt, x.keep_alive);
     if (x.head) answer.body.clear();  // the length stays that of the GET
-    const bool together = answer.body.size() <= kSmallBody;
-    if (together) message += answer.body;
-    const std::array<asio::const_buffer, 2> parts{asio::buffer(message), together ? asio::const_buffer() : asio::buffer(answer.body)};
-    lowest().expires_after(kWriteTime);
-    auto [ec, n] = co_await asio::async_write(stream_, parts, as_tuple(use_awaitable));
+    if (answer.body.size() <= kSmallBody) message += std::exchange(answer.body, {});
+    const bool sent = co_await write(message) && (answer.body.empty() || co_await write(answer.body));
     log(x, answer.status, size);
-    co_return !ec && x.keep_alive;
+    co_return sent && x.keep_alive;
+  }
+
+  awaitable<bool> write(const std::string& bytes) {
+    lowest().expires_after(kWriteTime);
+    auto [ec, n] = co_await asio::async_write(stream_, asio::buffer(bytes), as_tuple(use_awaitable));
+    co_return !ec;
   }
 
   awaitable<bool> send_problem(Exchange& x, unsigned status, std::string_view code, std::string_view title, std::string detail) {

@@ -7,6 +7,12 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <initializer_list>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
 namespace codespace::metrics {
 namespace {
 
@@ -36,6 +42,30 @@ void follow(prom::Family<prom::Counter>& family, const Labels& labels, std::uint
   }
   counter->Increment(now - counter->Value());
 }
+
+/// The series of a family that each request counts in. Family::Add makes a whole new one before it finds that there is one.
+template <class Series>
+class Known {
+ public:
+  explicit Known(prom::Family<Series>& family) : family_(family) {}
+  template <class... Args>
+  Series& get(std::initializer_list<std::pair<const char*, std::string_view>> labels, const Args&... args) {
+    std::string key;
+    for (const auto& [name, value] : labels) (key += value) += '\n';
+    const std::lock_guard lock(mutex_);
+    if (const auto found = series_.find(key); found != series_.end()) return *found->second;
+    Labels all;
+    for (const auto& [name, value] : labels) all.emplace(name, value);
+    Series& made = family_.Add(all, args...);
+    series_.emplace(std::move(key), &made);
+    return made;
+  }
+
+ private:
+  prom::Family<Series>& family_;
+  std::mutex mutex_;
+  std::unordered_map<std::string, Series*> series_;  // none is ever removed from such a family
+};
 
 }  // namespace
 
@@ -68,6 +98,8 @@ struct Metrics::Families {
   prom::Family<prom::Counter>& requests = counter(registry, "codespace_http_requests_total", "Requests answered.");
   prom::Family<prom::Histogram>& request_time =
       histogram(registry, "codespace_http_request_duration_seconds", "From a request's first byte to its answer.");
+  Known<prom::Counter> known_runs{runs}, known_requests{requests};
+  Known<prom::Histogram> known_run_time{run_time}, known_queue_time{queue_time}, known_request_time{request_time};
 };
 
 Metrics::Metrics(std::string_view version) : families_(std::make_unique<Families>()) {
@@ -88,18 +120,16 @@ void Metrics::session_failed() { families_->failed.Add({}).Increment(); }
 void Metrics::session_ended(std::string_view reason) { families_->ended.Add({{"reason", std::string(reason)}}).Increment(); }
 
 void Metrics::run_ended(const EndedRun& run) {
-  const std::string language(run.language);
-  families_->runs.Add({{"language", language}, {"outcome", std::string(run.outcome)}}).Increment();
-  families_->run_time.Add({{"language", language}, {"kernel", std::string(run.kernel)}}, kSeconds).Observe(run.run_s);
-  families_->queue_time.Add({{"language", language}}, kSeconds).Observe(run.queue_s);
+  families_->known_runs.get({{"language", run.language}, {"outcome", run.outcome}}).Increment();
+  families_->known_run_time.get({{"language", run.language}, {"kernel", run.kernel}}, kSeconds).Observe(run.run_s);
+  families_->known_queue_time.get({{"language", run.language}}, kSeconds).Observe(run.queue_s);
   families_->stdout_bytes.Increment(static_cast<double>(run.stdout_bytes));
   families_->stderr_bytes.Increment(static_cast<double>(run.stderr_bytes));
 }
 
 void Metrics::request_served(std::string_view route, unsigned status, double seconds) {
-  const std::string name(route);
-  families_->requests.Add({{"route", name}, {"status", std::to_string(status)}}).Increment();
-  families_->request_time.Add({{"route", name}}, kSeconds).Observe(seconds);
+  families_->known_requests.get({{"route", route}, {"status", std::to_string(status)}}).Increment();
+  families_->known_request_time.get({{"route", route}}, kSeconds).Observe(seconds);
 }
 
 void Metrics::set_sessions(std::string_view status, double count) { families_->sessions.Add({{"status", std::string(status)}}).Set(count); }
