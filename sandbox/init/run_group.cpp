@@ -99,7 +99,7 @@ std::string RunGroup::text(Kept& kept) const {
     if (&kept == &memory_peak_) kept.fd.reset(::openat(dir(kept.controller), file, O_RDWR | O_CLOEXEC));
     if (!kept.fd) kept.fd.reset(::openat(dir(kept.controller), file, O_RDONLY | O_CLOEXEC));
   }
-  [[gnu::uninitialized]] char buffer[4096];
+  __attribute__((uninitialized)) char buffer[4096];
   const ssize_t n = ::pread(kept.fd.get(), buffer, sizeof buffer, 0);
   return n <= 0 ? std::string() : std::string(buffer, static_cast<size_t>(n));
 }

@@ -98,7 +98,7 @@ inline std::string read_file_at(int dir, const char* path, size_t limit = 64 * 1
   std::string text;
   const int fd = ::openat(dir, path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return text;
-  [[gnu::uninitialized]] char buffer[4096];
+  __attribute__((uninitialized)) char buffer[4096];
   while (text.size() < limit) {
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
     if (n <= 0) break;
