@@ -33,7 +33,7 @@ def import_standard():
 
 def make_driver():
     """The driver that the children run: a copy. The one that was executed lies between all that Python made when it started,
-    and who runs it writes to, and so copies, a fifth more pages."""
+    and who runs it writes to, and so copies, a fifth more pages of Python's heap."""
     import_standard()
     fill_holes()
     return kernel.copy_driver()
