@@ -77,14 +77,15 @@ def zygote(tmp_path_factory, pytestconfig):
 def start(installed, zygote, tmp_path, pytestconfig):
     started = []
 
-    def start_kernel(language, env=None, born=None, configure=True):
+    def start_kernel(language, env=None, born=None, configure=True, options=()):
+        """`options` are the interpreter's."""
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         born = born or (pytestconfig.getoption("born") if language == "python" else "exec")
         full = {"PATH": "/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(env or {})}
-        starter = Fork(zygote(born)) if born != "exec" else Program(program(installed, language, work, pytestconfig))
+        starter = Fork(zygote(born)) if born != "exec" else Program(program(installed, language, work, pytestconfig, options))
         kernel = Kernel(starter, work, full, configure)
         started.append(kernel)
         return kernel
@@ -94,11 +95,12 @@ def start(installed, zygote, tmp_path, pytestconfig):
         kernel.close()
 
 
-def program(installed, language, work, pytestconfig):
+def program(installed, language, work, pytestconfig, options):
     if language == "other":
         return shlex.split(pytestconfig.getoption("driver"))
     base = installed / "opt/codespace/kernels"
-    argv = (base / language / "argv").read_text().splitlines()
+    interpreter, *argv = (base / language / "argv").read_text().splitlines()
+    argv = [interpreter, *options, *argv]
     if rootfs := pytestconfig.getoption("rootfs"):
         return [*inside(rootfs, work), *argv]
     return [a.replace("/opt/codespace/kernels", str(base)) for a in argv]

@@ -1,8 +1,9 @@
 """The JavaScript driver: REPL semantics, modules, exits and interrupts as Node.js people expect them."""
 import json
+import time
 
 import pytest
-from driver import KernelDied
+from driver import PATIENCE_S, READY, KernelDied
 
 
 def test_declarations_can_be_repeated(javascript):
@@ -155,3 +156,23 @@ def test_lost_output_descriptors_end_the_kernel_after_the_run(javascript):
     outcome = javascript.run("console.log('before'); require('fs').closeSync(1)")
     assert outcome.stdout == b"before\n"
     assert javascript.wait_exit() == 1
+
+
+def test_a_first_run_compiles_nothing_but_its_cell(start, tmp_path):
+    """V8 compiles a function when it is first called; a kernel that was started ahead has called all of a run's."""
+    log = tmp_path / "v8.log"
+    kernel = start("javascript", options=["--log-function-events", "--no-logfile-per-isolate", f"--logfile={log}"])
+
+    def compiled():
+        return [line for line in log.read_text(errors="replace").splitlines() if line.startswith("function,interpreter")]
+
+    assert kernel.read_frame()[0] == READY
+    kernel.configure({})  # init sends it to a kernel that is started ahead
+    end = time.monotonic() + PATIENCE_S
+    while not any(line.endswith(",readUInt32LE") for line in compiled()):
+        assert time.monotonic() < end
+        time.sleep(0.1)  # V8 tells nobody that it has written
+    before = compiled()
+    assert kernel.run("console.log('hello')").stdout == b"hello\n"
+    own = [line for line in compiled()[len(before):] if not line.startswith("function,interpreter,")]
+    assert own == []

@@ -16,6 +16,7 @@ const EXECUTE = 1, CONFIGURE = 2, READY = 16, RESULT = 17, ERROR = 18, DONE = 19
 const MAX_PAYLOAD = 4 * 1024 * 1024;
 const MAX_VALUE = 64 * 1024;  // of an error's text; the whole of it went to stderr
 const CONTROL = 3;
+const REHEARSALS = 3;  // V8 makes machine code of a regular expression for its second use
 const WORKSPACE = '/workspace';
 
 // Kept before the tenant's code runs: it may replace any of these.
@@ -32,8 +33,9 @@ const exitMark = Symbol('process.exit was called');
 
 let run = null;          // the current run: {count, ended, exitStatus, timers, resources}
 let onStack = false;     // the synchronous part of its code is on the stack
-let rehearsing = false;  // before `ready`: a run whose frames go nowhere
-let muted = false;       // process.exit was called: what still runs of the cell is not heard
+let rehearsals = 0;      // to come before `ready`: runs that nobody hears
+let rehearsed = null;    // called at the end of each
+let muted = false;       // in those, and after process.exit: what the cell writes goes nowhere
 
 // ---- frames ----------------------------------------------------------------------------
 
@@ -50,11 +52,12 @@ function writeAll(fd, data) {
 }
 
 function send(type, payload = Buffer.alloc(0)) {
-  if (rehearsing) return;
   const header = Buffer.alloc(8);
   header.writeUInt32LE(type, 0);
   header.writeUInt32LE(payload.length, 4);
-  writeAll(CONTROL, Buffer.concat([header, payload]));
+  const frame = Buffer.concat([header, payload]);
+  if (rehearsals > 0) fs.writeSync(1, frame, 0, 0);  // the way of every frame, of no bytes
+  else writeAll(CONTROL, frame);
 }
 
 function u32(number) {
@@ -281,15 +284,10 @@ function start(count, source) {
 function finish() {
   run.ended = true;
   run = null;
-  session.post('Runtime.releaseObjectGroup', { objectGroup: 'run' });
-  if (rehearsing) {
-    rehearsing = false;
-    send(READY);
-    serve();
-    return;
-  }
   send(DONE);
+  session.post('Runtime.releaseObjectGroup', { objectGroup: 'run' });
   if (!descriptorsIntact()) reallyExit(1);  // nothing could be heard of a next run
+  rehearsed?.();
 }
 
 function exited(status) {
@@ -362,7 +360,7 @@ function interrupted() {
 }
 
 function onSigint() {
-  if (run !== null && !rehearsing) interrupted();
+  if (run !== null && rehearsals === 0) interrupted();
 }
 
 function onUncaught(error) {
@@ -394,7 +392,7 @@ function descriptorsIntact() {
 
 /** Whatever the last run took away, this one starts with. */
 function restore() {
-  muted = false;
+  muted = rehearsals > 0;
   process.exit = process.reallyExit = exit;
   for (const [event, handler] of [['SIGINT', onSigint], ['uncaughtException', onUncaught], ['unhandledRejection', onRejection]]) {
     if (!process.listeners(event).includes(handler)) process.on(event, handler);
@@ -409,7 +407,8 @@ function setupOutput() {
     stream._handle?.setBlocking?.(true);  // libuv opens a pipe non-blocking, for our children too
     const write = stream._write;
     const writev = stream._writev;
-    stream._write = function (chunk, encoding, done) { return muted ? done() : write.call(this, chunk, encoding, done); };
+    // Nothing is written of an empty chunk, so it passes: rehearse() wants all of the way.
+    stream._write = function (chunk, encoding, done) { return muted && chunk.length ? done() : write.call(this, chunk, encoding, done); };
     if (writev) stream._writev = function (chunks, done) { return muted ? done() : writev.call(this, chunks, done); };
   }
   // Not the global console: with an inspector session that one also keeps every message in memory.
@@ -468,10 +467,9 @@ function configure(payload) {
 }
 
 function serve() {
-  const control = new net.Socket({ fd: CONTROL, readable: true, writable: false });
   let pending = Buffer.alloc(0);
-  control.on('data', (piece) => {
-    pending = pending.length ? Buffer.concat([pending, piece]) : piece;
+  const take = (size, buffer) => {
+    pending = Buffer.concat([pending, buffer.subarray(0, size)]);  // the buffer is used again
     while (pending.length >= 8 && pending.length >= 8 + pending.readUInt32LE(4)) {
       const length = pending.readUInt32LE(4);
       const type = pending.readUInt32LE(0);
@@ -486,23 +484,41 @@ function serve() {
         continue;
       }
       if (type !== EXECUTE || run !== null) reallyExit(1);
-      // Two rounds of events later: an interrupt that was meant for the run before may have come
-      // while this frame was being read, and Node sees it only in the next round.
-      setImmediate(() => setImmediate(start, payload.readUInt32LE(0), payload.toString('utf8', 4)));
+      startSoon(payload.readUInt32LE(0), payload.toString('utf8', 4));
     }
+    return true;
+  };
+  const control = new net.Socket({
+    fd: CONTROL, readable: true, writable: false, onread: { buffer: Buffer.alloc(64 * 1024), callback: take },
   });
   // The session goes away.
   control.on('end', () => reallyExit(0));
   control.on('error', () => reallyExit(0));
+  control.resume();
 }
 
-/** A first run that nobody hears: what it loads and compiles is there when a real one comes. */
-function rehearse() {
-  muted = true;
-  console.log('%s', { a: [1, 'text', null] });
-  console.error('');
-  rehearsing = true;
-  start(0, 'await 0; ({ a: 1 })');
+/**
+ * Two rounds of events later: an interrupt that was meant for the run before may have come
+ * while this frame was being read, and Node sees it only in the next round.
+ */
+function startSoon(count, source) {
+  setImmediate(setImmediate, start, count, source);
+}
+
+/**
+ * Runs that nobody hears. V8 compiles a function when it is first called, which takes as long
+ * as the rest of a run, so they go the whole way of one, short of its bytes.
+ */
+async function rehearse() {
+  for (rehearsals = REHEARSALS; rehearsals > 0; rehearsals--) {
+    startSoon(0, "console.log('%s', { a: [1, 'text', null] }); console.error(''); await 0; ({ a: 1 })");
+    await new Promise((ended) => { rehearsed = ended; });
+    process.stdout.write('');
+    process.stderr.write('');
+  }
+  rehearsed = null;
+  send(READY);
+  serve();
 }
 
 process.argv.length = 1;
