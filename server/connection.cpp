@@ -1,6 +1,8 @@
 // See connection.h. HTTP/1.1 by Beast; the loop is in Session::run, one step per function.
 #include "server/connection.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -11,6 +13,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <tuple>
 
 #include "api/json.h"
 #include "sandbox/sys/clock.h"
@@ -99,7 +102,9 @@ class Session {
       Exchange x;
       x.arrived = std::chrono::steady_clock::now();
       lowest().expires_after(kHeaderTime);
-      auto [ec, n] = co_await http::async_read_header(stream_, buffer_, *parser_, as_tuple(use_awaitable));
+      error_code ec = parse();
+      if (!ec && !parser_->is_header_done())
+        std::tie(ec, std::ignore) = co_await http::async_read_header(stream_, buffer_, *parser_, as_tuple(use_awaitable));
       if (ec == http::error::end_of_stream) co_return;
       if (ec) {
         co_await answer_broken_header(x, ec);
@@ -118,6 +123,13 @@ class Session {
 
  private:
   beast::tcp_stream& lowest() { return beast::get_lowest_layer(stream_); }
+
+  /// What the parser can do with what has been read: all of a small request, and nothing to wait for.
+  error_code parse() {
+    error_code ec;
+    if (buffer_.size() > 0) buffer_.consume(parser_->put(buffer_.data(), ec));
+    return ec == http::error::need_more ? error_code() : ec;
+  }
 
   awaitable<bool> wait_for_first_byte() {
     auto [ec, n] = co_await stream_.async_read_some(buffer_.prepare(4096), as_tuple(use_awaitable));
@@ -248,7 +260,9 @@ class Session {
     body.size = piece.size();
     body.more = true;
     while (!parser_->is_done() && body.size == piece.size()) {
-      auto [ec, n] = co_await http::async_read_some(stream_, buffer_, *parser_, as_tuple(use_awaitable));
+      error_code ec = parse();
+      if (!ec && !parser_->is_done() && body.size == piece.size())
+        std::tie(ec, std::ignore) = co_await http::async_read_some(stream_, buffer_, *parser_, as_tuple(use_awaitable));
       if (ec == http::error::need_buffer || ec == http::error::end_of_chunk) ec = {};
       if (ec) {
         body_error_ = ec;
@@ -537,7 +551,13 @@ class Session {
     co_return sent && x.keep_alive;
   }
 
-  awaitable<bool> write(const std::string& bytes) {
+  awaitable<bool> write(std::string_view bytes) {
+    if constexpr (!kTls) {
+      // Nearly always there is room, and then there is nothing to wait for.
+      const ssize_t n = ::send(lowest().socket().native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      bytes.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+      if (bytes.empty()) co_return true;
+    }
     lowest().expires_after(kWriteTime);
     auto [ec, n] = co_await asio::async_write(stream_, asio::buffer(bytes), as_tuple(use_awaitable));
     co_return !ec;

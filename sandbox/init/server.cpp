@@ -327,8 +327,18 @@ void Server::pump(Connection& c) {
     if (n < 0) return drop(c);
     c.sent += static_cast<std::size_t>(n);
   }
-  if (complete) return drop(c);
+  if (complete && !c.run) return drop(c);
   if (std::exchange(c.blocked, false)) loop_.modify(c.fd.get(), EPOLLIN | EPOLLRDHUP);
+  if (complete) renew(c);
+}
+
+/// A session's next run mostly follows soon. No time limit: the gateway closes what it has no use for.
+void Server::renew(Connection& c) {
+  loop_.cancel(std::exchange(c.timer, 0));
+  std::erase(c.run->listeners, &c.on_log);
+  c.run.reset();
+  c.sent = 0;
+  c.requested = false;
 }
 
 }  // namespace codespace::init

@@ -1,5 +1,6 @@
-// Init's side of the channel to the gateway: accepts connections, reads one request from
-// each, and either answers, lets it follow a run's log, or hands it to a file helper.
+// Init's side of the channel to the gateway: accepts connections, reads a request from each,
+// and either answers, lets it follow a run's log, or hands it to a file helper. After the log of
+// a run the next request may come on the same connection; after any other answer it is closed.
 #pragma once
 
 #include <list>
@@ -22,7 +23,7 @@ class Server {
     sys::UniqueFd fd;
     std::uint64_t number = 0;       // names it to what outlives it
     std::vector<char> inbound;
-    bool requested = false;         // its one request was read
+    bool requested = false;         // its request was read and is not answered in full
     std::shared_ptr<Run> run;       // whose log it follows
     bool follow = true;
     std::size_t sent = 0;           // of the log, or of `reply`
@@ -49,6 +50,7 @@ class Server {
   void follow(Connection& c, std::shared_ptr<Run> run);
   void on_log(Connection& c);
   void pump(Connection& c);
+  void renew(Connection& c);
   void drop(Connection& c);
 
   EventLoop& loop_;

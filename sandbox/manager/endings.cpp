@@ -95,6 +95,7 @@ void SessionManager::Impl::mark_ended(const SessionPtr& session, EndReason reaso
     if (config_.log)
       config_.log->info("session ended session_id={} end_reason={}", info.id, name_of(info.end_reason));
   }
+  (void)idle_links_.take(session->key);
   session->started.set();
   session->gone.set();
 }

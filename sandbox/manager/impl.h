@@ -220,6 +220,7 @@ class SessionManager::Impl {
   const ManagerConfig config_;
   ImageCatalog images_;
   RunCache runs_;
+  IdleLinks idle_links_;
 
   mutable std::mutex mutex_;
   std::map<wire::SessionKey, SessionPtr> sessions_;  // every one that has not ended

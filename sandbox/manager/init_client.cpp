@@ -35,6 +35,11 @@ InitConnection::InitConnection(const asio::any_io_executor& executor, async::Dea
     : deadlines_(deadlines), path_(std::move(path)), socket_(executor) {}
 
 asio::awaitable<LinkFault> InitConnection::begin(std::vector<char> request, async::TimePoint until) {
+  heard_ = false;
+  if (socket_.is_open()) {
+    timed_.arm(deadlines_, until, socket_.native_handle());
+    co_return co_await send(std::move(request));
+  }
   std::chrono::milliseconds pause{1};
   for (;;) {
     auto fd = try_connect_unix(path_, SOCK_STREAM);
@@ -56,7 +61,11 @@ asio::awaitable<LinkFault> InitConnection::begin(std::vector<char> request, asyn
 }
 
 asio::awaitable<LinkFault> InitConnection::send(std::vector<char> frame) {
-  const auto [error, sent] = co_await asio::async_write(socket_, asio::buffer(frame), kTuple);
+  // Nearly always there is room, and then there is nothing to wait for.
+  const ssize_t n = ::send(socket_.native_handle(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (n == static_cast<ssize_t>(frame.size())) co_return LinkFault::none;
+  const auto rest = asio::buffer(frame) + static_cast<std::size_t>(std::max<ssize_t>(n, 0));
+  const auto [error, sent] = co_await asio::async_write(socket_, rest, kTuple);
   (void)sent;
   throw_if_cancelled(error);
   co_return error ? fault(LinkFault::closed) : LinkFault::none;
@@ -103,6 +112,32 @@ asio::awaitable<LinkResult<Frame>> InitConnection::next() {
 
 void InitConnection::limit(async::TimePoint until) {
   if (socket_.is_open() && !timed_.expired()) timed_.arm(deadlines_, until, socket_.native_handle());
+}
+
+bool InitConnection::rest() {
+  timed_.disarm();
+  if (timed_.expired() || begin_ != end_) return false;  // shut down, or more came than a run has to say
+  buffer_ = {};
+  begin_ = end_ = 0;
+  return true;
+}
+
+void IdleLinks::keep(const wire::SessionKey& session, std::unique_ptr<InitConnection> link) {
+  std::unique_ptr<InitConnection> dropped;  // closed without the lock
+  const std::lock_guard lock(mutex_);
+  links_.emplace_back(session, std::move(link));
+  if (links_.size() <= kMost) return;
+  dropped = std::move(links_.front().second);
+  links_.pop_front();
+}
+
+std::unique_ptr<InitConnection> IdleLinks::take(const wire::SessionKey& session) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find(links_, session, &decltype(links_)::value_type::first);
+  if (found == links_.end()) return nullptr;
+  auto link = std::move(found->second);
+  links_.erase(found);
+  return link;
 }
 
 }  // namespace codespace::manager

@@ -1,4 +1,4 @@
-// One connection to a session's init, which is one request: a frame out, frames in. Every
+// A connection to a session's init, for one request at a time: a frame out, frames in. Every
 // byte read here may come from a compromised session: lengths are capped, memory grows only
 // with bytes that arrived, and nothing is believed that does not decode. One coroutine owns it.
 #pragma once
@@ -6,8 +6,12 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <deque>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sandbox/async/deadline_queue.h"
@@ -15,6 +19,7 @@
 #include "sandbox/sys/result.h"
 #include "sandbox/wire/codec.h"
 #include "sandbox/wire/init_protocol.h"
+#include "sandbox/wire/launcher_protocol.h"
 
 namespace codespace::manager {
 
@@ -42,8 +47,8 @@ class InitConnection {
   /// `path` is that of the session's socket.
   InitConnection(const boost::asio::any_io_executor& executor, async::DeadlineQueue& deadlines, std::string path);
 
-  /// Connects and sends `request`, a whole frame. `until` bounds this connection until it is
-  /// moved by limit().
+  /// Sends `request`, a whole frame, over a new connection or that of an earlier run. `until`
+  /// bounds it until it is moved by limit().
   boost::asio::awaitable<LinkFault> begin(std::vector<char> request, async::TimePoint until);
   boost::asio::awaitable<LinkFault> send(std::vector<char> frame);
   /// The next frame, whatever its type.
@@ -51,7 +56,10 @@ class InitConnection {
   /// The next frame if it has already been read, with nothing to wait for.
   LinkResult<Frame> buffered(bool& complete);
   void limit(async::TimePoint until);
-  /// True once any byte of an answer arrived.
+  /// After the last frame of a run: gives its memory back and has no time limit any more. False if
+  /// it cannot take another request.
+  bool rest();
+  /// True once any byte of an answer to this request arrived.
   [[nodiscard]] bool heard() const { return heard_; }
 
  private:
@@ -66,6 +74,20 @@ class InitConnection {
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
   bool heard_ = false;
+};
+
+/// Connections that wait for the next run of their session, the most recent ones. Any thread.
+class IdleLinks {
+ public:
+  void keep(const wire::SessionKey& session, std::unique_ptr<InitConnection> link);
+  /// That of the session, if there is one.
+  std::unique_ptr<InitConnection> take(const wire::SessionKey& session);
+
+ private:
+  // Each costs a descriptor here and one in the session, and 4 KiB of Linux's memory.
+  static constexpr std::size_t kMost = 64;
+  std::mutex mutex_;
+  std::deque<std::pair<wire::SessionKey, std::unique_ptr<InitConnection>>> links_;  // oldest first
 };
 
 }  // namespace codespace::manager

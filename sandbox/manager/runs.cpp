@@ -208,15 +208,27 @@ asio::awaitable<std::optional<Error>> SessionManager::Impl::collect_run(SessionP
                                                                         RunStart& start, bool attach) {
   const TimePoint began = std::chrono::steady_clock::now();
   const auto executor = co_await asio::this_coro::executor;
-  InitConnection link(executor, deadlines_, socket_path(session->key));
+  const TimePoint until = start.times.kill_by + kInitGrace;
+  const auto new_link = [&] { return std::make_unique<InitConnection>(executor, deadlines_, socket_path(session->key)); };
   std::vector<char> request = attach ? encode_attach(start.id, true) : std::move(start.request);
-  LinkFault fault = co_await link.begin(std::move(request), start.times.kill_by + kInitGrace);
+  auto link = idle_links_.take(session->key);
+  // An init of an earlier release closes after each run; it may not have done so yet. The id of the
+  // run keeps it from being run twice.
+  std::vector<char> again = link ? request : std::vector<char>();
+  if (!link) link = new_link();
+  LinkFault fault = co_await link->begin(std::move(request), until);
   RunCollector collector(config_.stream_cap_bytes);
   while (fault == LinkFault::none || fault == LinkFault::closed) {
     // Even if sending failed, init may have said why before it closed.
-    const auto frame = co_await link.next();
+    const auto frame = co_await link->next();
     if (!frame) {
       fault = frame.error();
+      if (fault == LinkFault::closed && !link->heard() && !again.empty()) {
+        link = new_link();
+        std::vector<char> repeated = std::exchange(again, {});
+        fault = co_await link->begin(std::move(repeated), until);
+        continue;
+      }
       break;
     }
     if (frame->type == wire::InitReply::refused) {
@@ -236,9 +248,11 @@ asio::awaitable<std::optional<Error>> SessionManager::Impl::collect_run(SessionP
       fault = LinkFault::malformed;
       break;
     }
-    if (state.record.finished) co_return std::nullopt;
+    if (!state.record.finished) continue;
+    if (link->rest()) idle_links_.keep(session->key, std::move(link));
+    co_return std::nullopt;
   }
-  Error error = co_await explain_loss(session, fault, "run", link.heard());
+  Error error = co_await explain_loss(session, fault, "run", link->heard());
   if (end_as_cancelled(session, state, began)) co_return std::nullopt;
   co_return error;
 }

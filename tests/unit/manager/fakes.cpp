@@ -196,25 +196,33 @@ void FakeInit::finish(const wire::RunId& id) {
 }
 
 void FakeInit::serve(int fd) {
-  auto request = read_request(fd);
-  if (!request) return;
-  wire::Reader reader(request->payload);
-  switch (static_cast<InitRequest>(request->type)) {
+  ++connections;
+  while (auto request = read_request(fd)) {
+    if (!serve_one(fd, request->type, request->payload) || !keeps_connections) return;
+  }
+}
+
+bool FakeInit::serve_one(int fd, std::uint32_t type, std::span<const char> payload) {
+  wire::Reader reader(payload);
+  switch (static_cast<InitRequest>(type)) {
     case InitRequest::run:
       return start(fd, reader, false);
     case InitRequest::command:
       return start(fd, reader, true);
     case InitRequest::attach:
-      return attach(fd, reader);
+      attach(fd, reader);
+      return false;
     case InitRequest::file_write:
-      return write_file(fd, reader);
+      write_file(fd, reader);
+      return false;
     case InitRequest::file_read:
-      return read_file(fd, reader);
+      read_file(fd, reader);
+      return false;
     case InitRequest::cancel: {
       const auto id = read_id(reader);
       const bool known = runs().contains(id);
       send_all(fd, known ? frame(InitReply::ok) : refused(wire::Refusal::run_not_found, 0));
-      return;
+      return false;
     }
     case InitRequest::list_contexts: {
       Writer writer;
@@ -231,15 +239,16 @@ void FakeInit::serve(int fd) {
       const auto end = frame(InitReply::ok);
       reply.insert(reply.end(), end.begin(), end.end());
       send_all(fd, reply);
-      return;
+      return false;
     }
     case InitRequest::list_runs:
-      return list_runs(fd, reader);
+      list_runs(fd, reader);
+      return false;
     case InitRequest::delete_context: {
       const auto language = reader.bytes();
       const auto context = reader.bytes();
       send_all(fd, language == "python" && context == "analysis" ? frame(InitReply::ok) : refused(wire::Refusal::context_not_found, 0));
-      return;
+      return false;
     }
     case InitRequest::stats: {
       Writer writer;
@@ -250,16 +259,17 @@ void FakeInit::serve(int fd) {
       for (std::uint64_t n = 1; n <= 4; ++n) writer.u64(n);
       writer.u64(0);
       send_all(fd, frame(InitReply::stats, writer));
-      return;
+      return false;
     }
     case InitRequest::file_mkdir:
     case InitRequest::file_move:
     case InitRequest::file_remove: {
       send_all(fd, refused(wire::Refusal::file_error, ENOENT));
-      return;
+      return false;
     }
     default:
       send_all(fd, refused(wire::Refusal::bad_request, 0));
+      return false;
   }
 }
 
@@ -287,7 +297,7 @@ void FakeInit::list_runs(int fd, wire::Reader reader) {
   send_all(fd, reply);
 }
 
-void FakeInit::start(int fd, wire::Reader reader, bool command) {
+bool FakeInit::start(int fd, wire::Reader reader, bool command) {
   const auto id = read_id(reader);
   std::string language;
   std::string code;
@@ -316,17 +326,17 @@ void FakeInit::start(int fd, wire::Reader reader, bool command) {
   }
   if (!reader.done()) {
     send_all(fd, refused(wire::Refusal::bad_request, 0));
-    return;
+    return false;
   }
   if (known) {
     const auto log = runs()[id].log;
     send_all(fd, log);
-    return;
+    return false;
   }
-  act(fd, id, code, language);
+  return act(fd, id, code, language);
 }
 
-void FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const std::string& language) {
+bool FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const std::string& language) {
   std::istringstream words(code);
   std::string verb;
   words >> verb;
@@ -343,7 +353,7 @@ void FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const
     int sys_errno = 0;
     words >> why >> sys_errno;
     send_all(fd, refused(static_cast<wire::Refusal>(why), sys_errno));
-    return;
+    return false;
   }
   if (verb == "raw") {
     std::string kind;
@@ -366,13 +376,13 @@ void FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const
       for (int i = 0; i < 12; ++i) send_all(fd, output(1, piece));
       send_all(fd, done(wire::Outcome::ok, 12 * wire::kMaxChunk));
     }
-    return;
+    return false;
   }
   say(accepted(language));
   if (verb == "hang") {
     say(output(1, "so far"));
     wait_for_hangup(fd);
-    return;
+    return false;
   }
   if (verb == "result") {
     Writer result;
@@ -392,7 +402,7 @@ void FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const
       runs_[id].finished = true;
     }
     say(done(wire::Outcome::error, 0));
-    return;
+    return true;
   }
   std::string text;
   std::getline(words >> std::ws, text);
@@ -402,6 +412,7 @@ void FakeInit::act(int fd, const wire::RunId& id, const std::string& code, const
     runs_[id].finished = true;
   }
   say(done(wire::Outcome::ok, text.size()));
+  return true;
 }
 
 void FakeInit::attach(int fd, wire::Reader reader) {

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -76,15 +77,19 @@ class FakeInit {
   /// Ends the run that hangs, as an honest init does.
   void finish(const wire::RunId& id);
   std::atomic<bool> hostile_lists{false};  // values outside of their sets
+  std::atomic<bool> keeps_connections{true};  // after a run; an older init does not
+  std::atomic<int> connections{0};
 
  private:
   void serve(int fd);
-  void start(int fd, wire::Reader reader, bool command);
+  /// True: a run that was told to its end, so another request may follow.
+  bool serve_one(int fd, std::uint32_t type, std::span<const char> payload);
+  bool start(int fd, wire::Reader reader, bool command);
   void attach(int fd, wire::Reader reader);
   void list_runs(int fd, wire::Reader reader);
   void write_file(int fd, wire::Reader reader);
   void read_file(int fd, wire::Reader reader);
-  void act(int fd, const wire::RunId& id, const std::string& code, const std::string& language);
+  bool act(int fd, const wire::RunId& id, const std::string& code, const std::string& language);
 
   std::mutex mutex_;
   std::map<wire::RunId, FakeRun> runs_;

@@ -37,6 +37,35 @@ std::string wait_for_run(World& world, const std::string& session) {
 
 }  // namespace
 
+TEST_CASE("the runs of a session share a connection", "[manager]") {
+  World world;
+  const auto session = world.create();
+  const auto init = world.init_of(session.id);
+  const int before = init->connections;
+  for (const char* code : {"print one", "result", "print three"}) REQUIRE(world.python(session.id, code));
+  CHECK(init->connections == before + 1);
+  // One that is busy is left alone.
+  auto hanging = start(world, session.id, "hang");
+  REQUIRE(World::eventually([&] { return init->runs().size() == 4; }));
+  REQUIRE(world.python(session.id, "print five"));
+  CHECK(init->connections == before + 2);
+  REQUIRE(world.run(world.manager->remove("alice", session.id)));
+  (void)hanging.get();
+}
+
+TEST_CASE("a connection that an older init closes after a run costs nobody a run", "[manager]") {
+  World world;
+  const auto session = world.create();
+  const auto init = world.init_of(session.id);
+  init->keeps_connections = false;
+  for (int i = 0; i < 5; ++i) {
+    const auto record = world.python(session.id, "print again");
+    REQUIRE(record);
+    CHECK(record->stdout_data == "again");
+  }
+  for (const auto& [id, run] : init->runs()) CHECK(run.starts == 1);
+}
+
 TEST_CASE("a run gives its record, and again by its id", "[manager]") {
   World world;
   const auto session = world.create();
