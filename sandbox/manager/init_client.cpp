@@ -36,13 +36,9 @@ InitConnection::InitConnection(const asio::any_io_executor& executor, async::Dea
 
 asio::awaitable<LinkFault> InitConnection::begin(std::vector<char> request, async::TimePoint until) {
   heard_ = false;
-  if (socket_.is_open()) {
-    timed_.arm(deadlines_, until, socket_.native_handle());
-    co_return co_await send(std::move(request));
-  }
   std::chrono::milliseconds pause{1};
   for (;;) {
-    auto fd = try_connect_unix(path_, SOCK_STREAM);
+    auto fd = resting_ ? Result<sys::UniqueFd>(std::move(resting_)) : try_connect_unix(path_, SOCK_STREAM);
     if (fd) {
       boost::system::error_code error;
       timed_.arm(deadlines_, until, fd->get());
@@ -119,7 +115,9 @@ bool InitConnection::rest() {
   if (timed_.expired() || begin_ != end_) return false;  // shut down, or more came than a run has to say
   buffer_ = {};
   begin_ = end_ = 0;
-  return true;
+  boost::system::error_code error;
+  resting_.reset(socket_.release(error));
+  return !error;
 }
 
 void IdleLinks::keep(const wire::SessionKey& session, std::unique_ptr<InitConnection> link) {

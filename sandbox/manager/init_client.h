@@ -17,6 +17,7 @@
 #include "sandbox/async/deadline_queue.h"
 #include "sandbox/manager/timed_socket.h"
 #include "sandbox/sys/result.h"
+#include "sandbox/sys/unique_fd.h"
 #include "sandbox/wire/codec.h"
 #include "sandbox/wire/init_protocol.h"
 #include "sandbox/wire/launcher_protocol.h"
@@ -56,8 +57,8 @@ class InitConnection {
   /// The next frame if it has already been read, with nothing to wait for.
   LinkResult<Frame> buffered(bool& complete);
   void limit(async::TimePoint until);
-  /// After the last frame of a run: gives its memory back and has no time limit any more. False if
-  /// it cannot take another request.
+  /// After the last frame of a run: gives its memory back, has no time limit any more and hears
+  /// nothing, so that the end of the session wakes nobody here. False if it cannot take another request.
   bool rest();
   /// True once any byte of an answer to this request arrived.
   [[nodiscard]] bool heard() const { return heard_; }
@@ -70,6 +71,7 @@ class InitConnection {
   const std::string path_;
   boost::asio::local::stream_protocol::socket socket_;
   TimedSocket timed_;  // destroyed before the socket it may shut down
+  sys::UniqueFd resting_;
   std::vector<char> buffer_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
