@@ -87,6 +87,7 @@ void Kernel::submit(std::shared_ptr<Run> run) {
   run->accept(static_cast<std::uint32_t>(load()));
   queue_.push_back(run);
   run->queue_timer = loop_.at(run->request().deadline_ns, [this, run] { on_queue_deadline(run); });
+  limit_join();
   next();
 }
 
@@ -173,7 +174,7 @@ void Kernel::start_ahead(Settled settled) {
   flush_control();
 }
 
-std::string Kernel::expect_joiner(JoinerEnds ends, Settled settled) {
+std::string Kernel::expect_joiner(JoinerEnds ends, bool later, Settled settled) {
   auto group = make_group();
   if (!group->ok()) return {};
   group_ = std::move(group);
@@ -183,8 +184,13 @@ std::string Kernel::expect_joiner(JoinerEnds ends, Settled settled) {
   joining_ = true;
   state_ = State::starting;
   open_channels(std::move(ends));
-  join_timer_ = loop_.at(sys::monotonic_ns() + kJoinTimeoutNs, [this] { on_join_failed(); });
+  if (!later) limit_join();
   return group_->name();
+}
+
+void Kernel::limit_join() {
+  if (!joining_ || join_timer_ != 0) return;
+  join_timer_ = loop_.at(sys::monotonic_ns() + kJoinTimeoutNs, [this] { on_join_failed(); });
 }
 
 void Kernel::settle(bool there) {
@@ -199,7 +205,7 @@ void Kernel::on_ready() {
     siginfo_t info{};
     if (members.size() != 1 || ::waitid(P_PID, static_cast<id_t>(members[0]), &info, WEXITED | WNOHANG | WNOWAIT) != 0)
       return on_join_failed();
-    loop_.cancel(join_timer_);
+    loop_.cancel(std::exchange(join_timer_, 0));
     joining_ = false;
     spawned_ = {};
     spawned_.pid = members[0];
@@ -215,7 +221,7 @@ void Kernel::on_join_failed() {
   if (!joining_) return;
   joining_ = false;
   state_ = State::dying;
-  loop_.cancel(join_timer_);
+  loop_.cancel(std::exchange(join_timer_, 0));
   close_channels();
   abandon_joiner();
 }
@@ -298,22 +304,27 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   said_done_ = false;
   force_killed_ = false;
   if (std::exchange(stopped_, false)) (void)::kill(spawned_.pid, SIGCONT);
+  // In an interpreter that has run nothing there is nothing of before.
+  const bool first = execution_count_ == 1;
   // What ran in the background before stays when this run is cleaned up; one thread is the interpreter alone.
-  earlier_ = state_ == State::starting || group_->pids_now() == 1 ? std::vector<pid_t>{} : group_->members();
-  cpu_before_ = state_ == State::starting ? 0 : group_->cpu_ns();
-  oom_before_ = state_ == State::starting ? 0 : group_->oom_kills();
-  if (state_ != State::starting) {
+  earlier_ = first || group_->pids_now() == 1 ? std::vector<pid_t>{} : group_->members();
+  cpu_before_ = first ? 0 : group_->cpu_ns();
+  oom_before_ = first ? 0 : group_->oom_kills();
+  if (!first) {
     group_->reset_memory_peak();
     // Late output of an earlier run's left-overs belongs to nobody.
     stdout_.drain();
     stderr_.drain();
+  }
+  const bool there = state_ != State::starting;
+  if (there) {
     state_ = State::busy;
     run->sent_ns = now;
   }
   stdout_.set_sink([run](std::string_view bytes) { run->add_output(1, bytes); });
   stderr_.set_sink([run](std::string_view bytes) { run->add_output(2, bytes); });
 
-  run->done.kernel_origin = execution_count_ == 1 ? origin_ : wire::KernelOrigin::running;
+  run->done.kernel_origin = first ? origin_ : wire::KernelOrigin::running;
   outbound_.clear();
   outbound_sent_ = 0;
   if (const Env& env = run->request().env; env != env_) {
@@ -327,6 +338,8 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   const std::vector<char> execute = w.frame(kExecute);
   outbound_.insert(outbound_.end(), execute.begin(), execute.end());
   flush_control();
+  // After the code is on its way: what the start of the interpreter took is no part of the run.
+  if (first && there) cpu_before_ = group_->cpu_ns();
   deadline_timer_ = loop_.at(run->request().deadline_ns, [this, run] {
     if (current_ != run) return;
     run->deadline_hit = true;
@@ -446,7 +459,7 @@ void Kernel::kill_kernel() {
   if (joining_) {
     // There is no process to wait for, but one may still be on its way into the group.
     joining_ = false;
-    loop_.cancel(join_timer_);
+    loop_.cancel(std::exchange(join_timer_, 0));
     death_ = {};
     return finish_dying();
   }

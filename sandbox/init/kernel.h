@@ -47,9 +47,10 @@ class Kernel {
   /// Called once: true when the interpreter is there, false when it will not be.
   using Settled = std::function<void(bool)>;
 
-  /// Expects a kernel forked by a zygote. Only while absent. The name of the run group it has to
-  /// join; empty with errno if there is none.
-  std::string expect_joiner(JoinerEnds ends, Settled settled);
+  /// Expects a kernel forked by a zygote, in a moment or, if `later`, before a run has waited for
+  /// long. Only while absent. The name of the run group it has to join; empty with errno if there
+  /// is none.
+  std::string expect_joiner(JoinerEnds ends, bool later, Settled settled);
   /// Executes the interpreter although no run asks for it yet. Only while absent.
   void start_ahead(Settled settled);
   /// Ends an interpreter that no run ever used; one that was used, or is wanted, stays.
@@ -84,6 +85,7 @@ class Kernel {
   void close_channels();
   void settle(bool there);
   void on_ready();
+  void limit_join();
   void on_join_failed();
   void abandon_joiner();
   void begin(const std::shared_ptr<Run>& run);

@@ -200,8 +200,9 @@ void Server::handle_run(Connection& c, bool command, wire::Reader& r) {
 
 void Server::handle_prepare(Connection& c, wire::Reader& r) {
   const std::string language(r.bytes());
-  const bool joins = r.u32() != 0;
-  if (!r.done() || c.descriptors.size() != (joins ? 3 : 0)) return refuse(c, Refusal::bad_request, "prepare");
+  const std::uint32_t how = r.u32();
+  const bool joins = how != 0;
+  if (!r.done() || how > 2 || c.descriptors.size() != (joins ? 3 : 0)) return refuse(c, Refusal::bad_request, "prepare");
   const auto settled = [this, &c, life = std::weak_ptr<int>(c.life)](bool there) {
     if (life.expired()) return;
     // Later: this may be called before the first answer went out.
@@ -214,7 +215,7 @@ void Server::handle_prepare(Connection& c, wire::Reader& r) {
   std::optional<Kernel::JoinerEnds> ends;
   if (joins) ends.emplace(Kernel::JoinerEnds{std::move(c.descriptors[0]), std::move(c.descriptors[1]), std::move(c.descriptors[2])});
   std::string group;
-  if (!session_.prepare_kernel(language, std::move(ends), settled, group)) return refuse(c, Refusal::kernel_failed, "the session is in use");
+  if (!session_.prepare_kernel(language, std::move(ends), how == 2, settled, group)) return refuse(c, Refusal::kernel_failed, "the session is in use");
   if (!joins) return;
   wire::Writer w;
   w.raw(group);

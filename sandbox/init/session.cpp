@@ -60,7 +60,7 @@ void Session::on_first_use() {
   });
 }
 
-bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, Kernel::Settled settled,
+bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, bool later, Kernel::Settled settled,
                              std::string& group) {
   std::erase_if(replaced_, [](const auto& kernel) { return !kernel->alive(); });
   if (used_ || kernels_.size() + replaced_.size() >= kMaxKernels) return false;
@@ -77,7 +77,7 @@ bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::
     place->start_ahead(std::move(settled));
     return true;
   }
-  group = place->expect_joiner(std::move(*ends), std::move(settled));
+  group = place->expect_joiner(std::move(*ends), later, std::move(settled));
   return !group.empty();
 }
 

@@ -50,7 +50,7 @@ class Session {
   /// its first run if no ends are given. Only a session in which nothing of the tenant ran yet
   /// takes one: the joiner is, for a moment, not confined like its neighbours. Returns false if
   /// refused; else `group` is the run group the joiner has to enter.
-  bool prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, Kernel::Settled settled,
+  bool prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, bool later, Kernel::Settled settled,
                       std::string& group);
   // contexts.cpp
   /// Frames: all contexts, all runs (or commands) still known, newest first; ended by `ok`.

@@ -356,6 +356,16 @@ Result<UniqueFd> Sessions::listen(const Session& session, Stage& stage) {
   return listener;
 }
 
+/// In a child: a copy of a kernel's ends would hide from its init that the launcher, or later the
+/// kernel, has closed them.
+void Sessions::close_ways_in() const {
+  for (const auto& [lease, other] : busy_) {
+    (void)::close(other->join.connection.get());
+    for (const auto& end : other->join.ends) (void)::close(end.get());
+    for (const auto& entrance : other->join.entrances) (void)::close(entrance.get());
+  }
+}
+
 Result<void> Sessions::clone_child(Session& session, Stage& stage) {
   stage = Stage::clone_namespaces;
   auto groups = cgroups_.delegate(session.group);
@@ -380,6 +390,7 @@ Result<void> Sessions::clone_child(Session& session, Stage& stage) {
   if (pid < 0) return sys_error(errno, "clone3");
   if (pid == 0) {
     session.channel.reset();  // or its own copy would hide the launcher's death from it
+    close_ways_in();
     become_session({.cgroups = cgroups_,
                     .group = session.group,
                     .launcher = child_end,

@@ -46,9 +46,9 @@ inline constexpr std::uint32_t kBare = 2;
 struct WarmUp {
   sys::UniqueFd connection;              // open until init said that the kernel is there, or will not be
   std::array<sys::UniqueFd, 3> ends;     // the driver's: control, stdout, stderr; until they went to a zygote
-  wire::Flavour flavour{};
+  std::vector<sys::UniqueFd> entrances;  // of the kernel's control groups, likewise
+  wire::Flavour flavour{};               // none: not known before the session is handed over
   bool asked = false;                    // a request of the gateway waits for it
-  std::uint64_t forwarded_ns = 0;        // when the zygote was asked
 };
 
 /// What of a session's limits is in its control groups.
@@ -173,9 +173,11 @@ class Sessions {
   void warm_up(Session& session);
   bool begin_join(Session& session, wire::Flavour flavour);
   bool begin_ahead(Session& session, std::string_view language);
-  bool forward(Session& session, std::string_view group);
+  bool open_entrances(Session& session, std::string_view group);
+  bool forward(Session& session);
   void settle_warm_up(Session& session, WarmUp& warm_up, bool there);
   Result<sys::UniqueFd> listen(const Session& session, wire::Stage& stage);
+  void close_ways_in() const;
   Result<void> clone_child(Session& session, wire::Stage& stage);
   void refuse(const wire::LauncherRequest& request, wire::Stage stage, const Error& error);
   void fail_pending(wire::Stage stage, int sys_errno);

@@ -33,10 +33,11 @@ UniqueFd connect_init(const Session& session) {
   return fd;
 }
 
-bool send_prepare(const UniqueFd& to, std::string_view language, bool joins, std::span<const int> descriptors) {
+/// `joins` as in wire::InitRequest::prepare.
+bool send_prepare(const UniqueFd& to, std::string_view language, std::uint32_t joins, std::span<const int> descriptors) {
   wire::Writer writer;
   writer.bytes(language);
-  writer.u32(joins ? 1 : 0);
+  writer.u32(joins);
   std::vector<char> frame = writer.frame(static_cast<std::uint32_t>(wire::InitRequest::prepare));
   iovec part{frame.data(), frame.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))]{};
@@ -67,7 +68,15 @@ bool is_group_name(std::string_view name) {
 
 /// Everything this session was to find ready.
 void Sessions::warm_up(Session& session) {
-  if (zygotes_.ready(session.image, session.flavour)) (void)begin_join(session, session.flavour);
+  WarmUp& join = session.join;
+  const bool forks = zygotes_.ready(session.image, session.flavour);
+  if (join.connection) {
+    // A bare session that is handed over: its init expects a kernel already.
+    join.flavour = session.flavour;
+    if (!forks || !forward(session)) settle_warm_up(session, join, false);
+  } else if (forks || (session.bare && session.state == SessionState::warming)) {
+    (void)begin_join(session, session.flavour);
+  }
   if (session.state != SessionState::warming) return;
   if ((session.wants_ahead & wire::kAheadJavascript) != 0) (void)begin_ahead(session, "javascript");
   if (!session.join.connection && !session.ahead.connection) session.state = SessionState::pooled;
@@ -93,14 +102,14 @@ bool Sessions::begin_join(Session& session, wire::Flavour flavour) {
   join.flavour = flavour;
   UniqueFd connection = connect_init(session);
   const int fds[] = {init_control.get(), init_out.get(), init_err.get()};
-  if (!connection || !send_prepare(connection, kZygoteLanguage, true, fds)) return false;
+  if (!connection || !send_prepare(connection, kZygoteLanguage, flavour == wire::Flavour::none ? 2 : 1, fds)) return false;
   join.connection = std::move(connection);
   return true;
 }
 
 bool Sessions::begin_ahead(Session& session, std::string_view language) {
   UniqueFd connection = connect_init(session);
-  if (!connection || !send_prepare(connection, language, false, {})) return false;
+  if (!connection || !send_prepare(connection, language, 0, {})) return false;
   session.ahead.connection = std::move(connection);
   return true;
 }
@@ -128,32 +137,41 @@ void Sessions::on_warm_up(Session& session, WarmUp& warm_up) {
   const bool first = &warm_up == &session.join && warm_up.ends[0];
   if (!fine || !first) return settle_warm_up(session, warm_up, fine);
   const std::string_view name(answer.name, static_cast<std::size_t>(n) - sizeof answer.header);
-  if (name.size() != answer.header.length || !is_group_name(name) || !forward(session, name)) return settle_warm_up(session, warm_up, false);
-  warm_up.forwarded_ns = sys::monotonic_ns();
+  if (name.size() != answer.header.length || !is_group_name(name) || !open_entrances(session, name)) return settle_warm_up(session, warm_up, false);
+  if (warm_up.flavour == wire::Flavour::none) {
+    session.state = SessionState::pooled;
+    return;
+  }
+  if (!forward(session)) return settle_warm_up(session, warm_up, false);
   if (warm_up.asked) {
     warm_up.asked = false;
     on_kernel(session.key, reply_with(wire::LauncherStatus::ok, session.key));
   }
 }
 
-/// Init expects the kernel: now the zygote may fork it. What init says is a name below its own
-/// group and nothing else; the descriptors are the launcher's.
-bool Sessions::forward(Session& session, std::string_view group) {
+/// What init says is a name below its own group and nothing else; the descriptors are the launcher's.
+bool Sessions::open_entrances(Session& session, std::string_view group) {
+  auto entrances = cgroups_.entrances(session.group, group);
+  if (entrances) session.join.entrances = std::move(*entrances);
+  return entrances.has_value();
+}
+
+/// Init expects the kernel: now the zygote may fork it.
+bool Sessions::forward(Session& session) {
   WarmUp& join = session.join;
-  const auto entrances = cgroups_.entrances(session.group, group);
   int fds[wire::kZygoteMaxFds] = {session.pidfd.get(), join.ends[0].get(), join.ends[1].get(), join.ends[2].get()};
   std::size_t count = wire::kZygoteFixedFds;
-  if (entrances) {
-    for (const UniqueFd& entrance : *entrances) fds[count++] = entrance.get();
-  }
+  for (const UniqueFd& entrance : join.entrances) fds[count++] = entrance.get();
   const bool by_clone = cgroups_.backend() == "v2";
-  const bool asked = entrances && session.pidfd && zygotes_.fork(session.image, join.flavour, by_clone, processors_for(session.limits.cpu_milli, session.lease), std::span(fds, count));
+  const bool asked = session.pidfd && zygotes_.fork(session.image, join.flavour, by_clone, processors_for(session.limits.cpu_milli, session.lease), std::span(fds, count));
   for (UniqueFd& end : join.ends) end.reset();
+  join.entrances.clear();
   return asked;
 }
 
 void Sessions::settle_warm_up(Session& session, WarmUp& warm_up, bool there) {
   for (UniqueFd& end : warm_up.ends) end.reset();
+  warm_up.entrances.clear();
   warm_up.connection.reset();
   if (warm_up.asked) {
     warm_up.asked = false;

@@ -44,6 +44,8 @@ enum class InitRequest : std::uint32_t {
   // joins 1: the kernel is forked by a zygote; init's ends of its control channel, stdout and
   // stderr come along -> ok with the name of the run group made for it, at most kMaxGroupName
   // bytes of [a-z0-9-], later ok when the kernel is there.
+  // joins 2: the same, but it may be forked much later: init begins to count its time when a run
+  // waits for it. That it will not be is said by closing the ends that were kept.
   // joins 0: init starts it -> ok when it is there. refused: it will not be.
   prepare = 10,
   // nothing -> ok with two descriptors: the socket that listens at kProxyPort, for the egress proxy to
