@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
@@ -118,6 +119,8 @@ class Session {
         co_return;
       }
       first = false;
+      // Requests that came in one piece could all be served without a wait; others are to have a turn.
+      if (buffer_.size() > 0) co_await asio::post(use_awaitable);
     }
   }
 

@@ -339,7 +339,10 @@ void Kernel::begin(const std::shared_ptr<Run>& run) {
   outbound_.insert(outbound_.end(), execute.begin(), execute.end());
   flush_control();
   // After the code is on its way: what the start of the interpreter took is no part of the run.
-  if (first && there) cpu_before_ = group_->cpu_ns();
+  if (first && there) {
+    cpu_before_ = group_->cpu_ns();
+    group_->reset_memory_peak();
+  }
   deadline_timer_ = loop_.at(run->request().deadline_ns, [this, run] {
     if (current_ != run) return;
     run->deadline_hit = true;

@@ -51,6 +51,8 @@ class Kernel {
   /// long. Only while absent. The name of the run group it has to join; empty with errno if there
   /// is none.
   std::string expect_joiner(JoinerEnds ends, bool later, Settled settled);
+  /// From now on a joiner that was expected later has little time.
+  void limit_join();
   /// Executes the interpreter although no run asks for it yet. Only while absent.
   void start_ahead(Settled settled);
   /// Ends an interpreter that no run ever used; one that was used, or is wanted, stays.
@@ -85,7 +87,6 @@ class Kernel {
   void close_channels();
   void settle(bool there);
   void on_ready();
-  void limit_join();
   void on_join_failed();
   void abandon_joiner();
   void begin(const std::shared_ptr<Run>& run);

@@ -5,8 +5,8 @@
 // the session's user namespace (to start and to kill the tenant's processes), no other
 // descriptor than those in wire/setup_protocol.h, and an empty environment. It makes itself
 // unreadable, loads the two seccomp filters (inherited by all it starts), reports its
-// posture to the launcher and closes that channel. From then on it serves the gateway: each
-// connection is one request. It never runs a tenant's code itself, trusts no byte of a
+// posture to the launcher and closes that channel. From then on it serves the gateway
+// (wire/init_protocol.h). It never runs a tenant's code itself, trusts no byte of a
 // tenant, and takes the facts of a run from wait statuses and control groups. It outlives
 // both gateway and launcher; its own end is the session's end.
 #include <fcntl.h>

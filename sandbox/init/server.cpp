@@ -72,10 +72,14 @@ void Server::accept() {
   Connection& c = connections_.emplace_back();
   c.fd = std::move(fd);
   c.number = ++next_number_;
-  c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
+  limit_request(c);
   loop_.add(c.fd.get(), EPOLLIN | EPOLLRDHUP, [this, &c](std::uint32_t events) { on_event(c, events); });
   // The request is normally there already: one wait less.
   read_request(c);
+}
+
+void Server::limit_request(Connection& c) {
+  c.timer = loop_.at(sys::monotonic_ns() + kRequestTimeoutNs, [this, &c] { drop(c); });
 }
 
 void Server::drop(Connection& c) {
@@ -88,6 +92,8 @@ void Server::drop(Connection& c) {
 void Server::on_event(Connection& c, std::uint32_t events) {
   if (!c.requested) return read_request(c);
   if ((events & EPOLLOUT) != 0) return pump(c);
+  char said = 0;
+  if (c.prepares && ::recv(c.fd.get(), &said, 1, MSG_DONTWAIT) == 1 && said == wire::kForkUnderWay) return session_.limit_joins();
   // A client that hangs up stops following; its run goes on. So does one that says more than its
   // request: nobody would read that, and it would be heard again and again.
   if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLIN)) != 0) return drop(c);
@@ -100,6 +106,7 @@ void Server::read_request(Connection& c) {
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return drop(c);
     c.inbound.insert(c.inbound.end(), scratch(), scratch() + n);
+    if (c.timer == 0) limit_request(c);  // a next request: the first one's time began with the connection
     if (c.inbound.size() < wire::kHeaderSize) continue;
     wire::FrameHeader header;
     std::memcpy(&header, c.inbound.data(), sizeof header);
@@ -217,6 +224,7 @@ void Server::handle_prepare(Connection& c, wire::Reader& r) {
   std::string group;
   if (!session_.prepare_kernel(language, std::move(ends), how == 2, settled, group)) return refuse(c, Refusal::kernel_failed, "the session is in use");
   if (!joins) return;
+  c.prepares = how == 2;
   wire::Writer w;
   w.raw(group);
   const std::vector<char> frame = w.frame(static_cast<std::uint32_t>(InitReply::ok));
@@ -333,11 +341,14 @@ void Server::pump(Connection& c) {
   if (complete) renew(c);
 }
 
-/// A session's next run mostly follows soon. No time limit: the gateway closes what it has no use for.
+/// A session's next run mostly follows soon. No time limit before its first byte: the gateway closes what it
+/// has no use for.
 void Server::renew(Connection& c) {
   loop_.cancel(std::exchange(c.timer, 0));
   std::erase(c.run->listeners, &c.on_log);
   c.run.reset();
+  c.follow = true;
+  c.descriptors.clear();
   c.sent = 0;
   c.requested = false;
 }

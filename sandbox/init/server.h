@@ -26,6 +26,7 @@ class Server {
     bool requested = false;         // its request was read and is not answered in full
     std::shared_ptr<Run> run;       // whose log it follows
     bool follow = true;
+    bool prepares = false;          // a kernel that comes later; the launcher may say when
     std::size_t sent = 0;           // of the log, or of `reply`
     std::vector<char> reply;
     std::function<void()> on_log;
@@ -50,6 +51,7 @@ class Server {
   void follow(Connection& c, std::shared_ptr<Run> run);
   void on_log(Connection& c);
   void pump(Connection& c);
+  void limit_request(Connection& c);
   void renew(Connection& c);
   void drop(Connection& c);
 

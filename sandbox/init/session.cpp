@@ -81,6 +81,10 @@ bool Session::prepare_kernel(const std::string& language, std::optional<Kernel::
   return !group.empty();
 }
 
+void Session::limit_joins() {
+  for (auto& [key, kernel] : kernels_) kernel->limit_join();
+}
+
 void Session::start_command(const std::shared_ptr<Run>& run) {
   if (commands_.size() >= kMaxCommands)
     return run->refuse(wire::Refusal::overloaded, 0, wire::Stage::none,

@@ -52,6 +52,8 @@ class Session {
   /// refused; else `group` is the run group the joiner has to enter.
   bool prepare_kernel(const std::string& language, std::optional<Kernel::JoinerEnds> ends, bool later, Kernel::Settled settled,
                       std::string& group);
+  /// A kernel that was to come later is on its way.
+  void limit_joins();
   // contexts.cpp
   /// Frames: all contexts, all runs (or commands) still known, newest first; ended by `ok`.
   [[nodiscard]] std::vector<char> list_contexts();

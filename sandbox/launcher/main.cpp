@@ -41,6 +41,7 @@ using wire::LauncherRequest;
 using wire::LauncherStatus;
 
 constexpr std::size_t kMaxPeers = 512;
+constexpr int kJoinMs = kUsualJoinNs / 1'000'000;
 constexpr int kTickMs = 2;  // how soon a dying group is looked at again
 /// Spares are made once this much time passed without anything to do: at once after a session
 /// ended, and otherwise late enough not to compete with what a new session is about to run.
@@ -294,7 +295,8 @@ class Server {
     const int quiet = replenishing ? replenish_delay_ms_ : sessions_.zygotes().waiting() ? kZygoteCheckMs : -1;
     const int watchdog = manager_.watchdog_ms() > 0 ? manager_.watchdog_ms() : -1;
     const int patient = quiet < 0 || (watchdog > 0 && watchdog < quiet) ? watchdog : quiet;
-    const int wait = sessions_.needs_tick() ? kTickMs : patient;
+    const int joined = sessions_.has_unlimited_joins() && (patient < 0 || patient > kJoinMs) ? kJoinMs : patient;
+    const int wait = sessions_.needs_tick() ? kTickMs : joined;
     const int n = ::poll(polled_.data(), polled_.size(), wait);
     feed_watchdog();
     if (n == 0 && replenishing && wait == replenish_delay_ms_ && stop_requested == 0) {

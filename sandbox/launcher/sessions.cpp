@@ -526,6 +526,7 @@ bool Sessions::try_remove(Session& session) {
 
 void Sessions::on_tick() {
   const std::uint64_t now = sys::monotonic_ns();
+  limit_joins(now);
   for (auto it = busy_.begin(); it != busy_.end();) {
     Session& session = *it->second;
     if (session.setup_deadline_ns != 0 && now > session.setup_deadline_ns && session.state < SessionState::running) {
@@ -557,6 +558,10 @@ void Sessions::tell_end(const Session& session) {
   LauncherReply end = session.end;
   end.status = LauncherStatus::ended;
   on_gone(session.key, end);
+}
+
+bool Sessions::has_unlimited_joins() const {
+  return std::any_of(busy_.begin(), busy_.end(), [](const auto& entry) { return entry.second->join.unlimited_since_ns != 0; });
 }
 
 bool Sessions::needs_tick() const {

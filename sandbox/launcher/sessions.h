@@ -42,6 +42,9 @@ inline constexpr std::size_t kSpares = 2;
 /// finds its mounts and its init there and waits for nothing but its kernel.
 inline constexpr std::uint32_t kBare = 2;
 
+/// What a fork into a session usually takes, many times over.
+inline constexpr std::uint64_t kUsualJoinNs = 50'000'000;
+
 /// A kernel that is being made ready in a session: a conversation with the session's init.
 struct WarmUp {
   sys::UniqueFd connection;              // open until init said that the kernel is there, or will not be
@@ -49,6 +52,7 @@ struct WarmUp {
   std::vector<sys::UniqueFd> entrances;  // of the kernel's control groups, likewise
   wire::Flavour flavour{};               // none: not known before the session is handed over
   bool asked = false;                    // a request of the gateway waits for it
+  std::uint64_t unlimited_since_ns = 0;  // the zygote was asked, and init does not count the time yet
 };
 
 /// What of a session's limits is in its control groups.
@@ -146,6 +150,8 @@ class Sessions {
   void kill_all();
   /// True while something waits for time to pass (a set-up deadline, a group that is not yet empty).
   [[nodiscard]] bool needs_tick() const;
+  /// True while a kernel is on its way into a bare session; limit_joins() is to be called in a moment.
+  [[nodiscard]] bool has_unlimited_joins() const;
 
  private:
   struct Pool {
@@ -177,6 +183,7 @@ class Sessions {
   bool forward(Session& session);
   void settle_warm_up(Session& session, WarmUp& warm_up, bool there);
   Result<sys::UniqueFd> listen(const Session& session, wire::Stage& stage);
+  void limit_joins(std::uint64_t now);
   void close_ways_in() const;
   Result<void> clone_child(Session& session, wire::Stage& stage);
   void refuse(const wire::LauncherRequest& request, wire::Stage stage, const Error& error);

@@ -73,7 +73,8 @@ void Sessions::warm_up(Session& session) {
   if (join.connection) {
     // A bare session that is handed over: its init expects a kernel already.
     join.flavour = session.flavour;
-    if (!forks || !forward(session)) settle_warm_up(session, join, false);
+    if (!forks || !forward(session)) return settle_warm_up(session, join, false);
+    join.unlimited_since_ns = sys::monotonic_ns();
   } else if (forks || (session.bare && session.state == SessionState::warming)) {
     (void)begin_join(session, session.flavour);
   }
@@ -169,9 +170,21 @@ bool Sessions::forward(Session& session) {
   return asked;
 }
 
+/// A kernel that takes longer than usual into a bare session: init is told to count its time. Mostly
+/// it is there long before, and the message, which would have to wake init, is spared.
+void Sessions::limit_joins(std::uint64_t now) {
+  for (auto& [lease, session] : busy_) {
+    WarmUp& join = session->join;
+    if (join.unlimited_since_ns == 0 || now < join.unlimited_since_ns + kUsualJoinNs) continue;
+    join.unlimited_since_ns = 0;
+    (void)::send(join.connection.get(), &wire::kForkUnderWay, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+}
+
 void Sessions::settle_warm_up(Session& session, WarmUp& warm_up, bool there) {
   for (UniqueFd& end : warm_up.ends) end.reset();
   warm_up.entrances.clear();
+  warm_up.unlimited_since_ns = 0;
   warm_up.connection.reset();
   if (warm_up.asked) {
     warm_up.asked = false;

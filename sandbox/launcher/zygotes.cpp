@@ -34,7 +34,7 @@ using wire::Flavour;
 constexpr std::uint64_t kRetryNs = sys::kNsPerSecond;
 /// Importing the big libraries takes a second or two on an idle machine.
 constexpr std::uint64_t kStartTimeoutNs = 60 * sys::kNsPerSecond;
-/// A fork takes a millisecond or two; init waits two seconds for what comes of it.
+/// A fork takes a millisecond or two; init waits two seconds for what comes of it, from when it counts.
 constexpr std::uint64_t kForkTimeoutNs = 4 * sys::kNsPerSecond;
 constexpr std::uint32_t kFailuresToGiveUp = 3;
 

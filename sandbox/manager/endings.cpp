@@ -95,9 +95,9 @@ void SessionManager::Impl::mark_ended(const SessionPtr& session, EndReason reaso
     if (config_.log)
       config_.log->info("session ended session_id={} end_reason={}", info.id, name_of(info.end_reason));
   }
-  (void)idle_links_.take(session->key);
   session->started.set();
   session->gone.set();
+  idle_links_.drop(session->key);  // last: a run that keeps its connection now sees `gone`
 }
 
 void SessionManager::Impl::schedule_expiry(const SessionPtr& session) {

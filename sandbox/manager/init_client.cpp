@@ -129,6 +129,10 @@ void IdleLinks::keep(const wire::SessionKey& session, std::unique_ptr<InitConnec
   links_.pop_front();
 }
 
+void IdleLinks::drop(const wire::SessionKey& session) {
+  while (take(session)) {}
+}
+
 std::unique_ptr<InitConnection> IdleLinks::take(const wire::SessionKey& session) {
   const std::lock_guard lock(mutex_);
   const auto found = std::ranges::find(links_, session, &decltype(links_)::value_type::first);

@@ -82,8 +82,10 @@ class InitConnection {
 class IdleLinks {
  public:
   void keep(const wire::SessionKey& session, std::unique_ptr<InitConnection> link);
-  /// That of the session, if there is one.
+  /// One of the session, if there is one.
   std::unique_ptr<InitConnection> take(const wire::SessionKey& session);
+  /// Closes all of the session.
+  void drop(const wire::SessionKey& session);
 
  private:
   // Each costs a descriptor here and one in the session, and 4 KiB of Linux's memory.

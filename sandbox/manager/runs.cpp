@@ -250,6 +250,7 @@ asio::awaitable<std::optional<Error>> SessionManager::Impl::collect_run(SessionP
     }
     if (!state.record.finished) continue;
     if (link->rest()) idle_links_.keep(session->key, std::move(link));
+    if (session->gone.is_set()) idle_links_.drop(session->key);
     co_return std::nullopt;
   }
   Error error = co_await explain_loss(session, fault, "run", link->heard());

@@ -1,6 +1,7 @@
-// Gateway <-> codespace-init. One unix stream connection per API request: one request
-// frame in, a stream of frames out, the last of which is `done`, `file_done`, `ok` or
-// `refused`; then init closes. File writes additionally stream `data` frames in, ended by
+// Gateway <-> codespace-init, over unix stream connections. One request frame in, a stream of
+// frames out, the last of which is `done`, `file_done`, `ok` or `refused`. After the frames of a
+// run or command the next request may follow on the same connection, at any time; after any other
+// answer init closes. File writes additionally stream `data` frames in, ended by
 // `end_of_data`. Field lists below are in wire order; types are those of codec.h.
 //
 // A run outlives its connection: its frames are kept in init, so any later `attach` with
@@ -45,7 +46,8 @@ enum class InitRequest : std::uint32_t {
   // stderr come along -> ok with the name of the run group made for it, at most kMaxGroupName
   // bytes of [a-z0-9-], later ok when the kernel is there.
   // joins 2: the same, but it may be forked much later: init begins to count its time when a run
-  // waits for it. That it will not be is said by closing the ends that were kept.
+  // waits for it, or when kForkUnderWay, one byte that is no frame, comes. That it will not be
+  // forked is said by closing the ends that were kept.
   // joins 0: init starts it -> ok when it is there. refused: it will not be.
   prepare = 10,
   // nothing -> ok with two descriptors: the socket that listens at kProxyPort, for the egress proxy to
@@ -178,6 +180,8 @@ constexpr std::string_view name_of(KernelOrigin origin) {
 }
 
 inline constexpr std::size_t kMaxGroupName = 32;
+/// After a `prepare` with joins 2.
+inline constexpr char kForkUnderWay = 1;
 
 /// The name of the context a run has if it names none.
 inline constexpr const char* kDefaultContext = "default";

@@ -276,6 +276,22 @@ def test_stopped_zygote_does_not_hold_up_sessions(deployments, new_session):
     host.wait_until(lambda: zygotes(deployments["zygote"]).get("min") != stopped, 30, "an end of the zygote that hangs")
 
 
+def test_a_kernel_that_does_not_come_holds_up_no_pause(deployments, new_session):
+    """Init counts the time of a kernel that is on its way also where no run waits for it."""
+    wait_for_zygotes(deployments["zygote"])
+    for _ in range(2):  # the image is the usual one: sessions without a kernel are kept of it
+        new_session("zygote").run("1")
+    host.wait_until(lambda: "bare" in "".join(os.listdir(deployments["zygote"].runtime / "sessions")), 30, "a bare session")
+    time.sleep(0.2)  # its init is asked to expect a kernel
+    stopped = zygotes(deployments["zygote"])["min"]
+    os.kill(stopped, signal.SIGSTOP)
+    session = new_session("zygote")
+    assert session.api.post(f"{session.path}/pause", {}).status == 200
+    assert zygotes(deployments["zygote"])["min"] == stopped  # it was not the end of the zygote, two seconds later, that let go
+    assert session.api.post(f"{session.path}/resume", {}).status == 200
+    assert session.run("print(1)")["stdout"] == "1\n"
+
+
 def test_a_killed_kernel_is_replaced_cold(new_session):
     """No zygote forks into a session that was used: the replacement is executed."""
     session = new_session("zygote")
