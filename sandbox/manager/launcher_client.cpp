@@ -66,13 +66,18 @@ class Exchange {
 
   asio::awaitable<Result<void>> begin(const std::string& path, const LauncherRequest& request,
                                       async::DeadlineQueue& deadlines,
-                                      std::optional<async::TimePoint> until) {
+                                      std::optional<async::TimePoint> until, sys::UniqueFd idle = {}) {
     std::chrono::milliseconds pause{1};
     for (;;) {
-      auto fd = try_connect_unix(path, SOCK_SEQPACKET);
+      const bool anew = !idle;
+      auto fd = anew ? try_connect_unix(path, SOCK_SEQPACKET) : Result<sys::UniqueFd>(std::move(idle));
       if (fd) {
         if (until) timed_.arm(deadlines, *until, fd->get());
         const auto sent = send_now(fd->get(), request);
+        if (!sent && !anew) {  // closed since it was last used
+          timed_.disarm();
+          continue;
+        }
         descriptor_.assign(fd->release());
         co_return sent;
       }
@@ -96,6 +101,12 @@ class Exchange {
       if (*reply) co_return **reply;
       co_await descriptor_.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable);
     }
+  }
+
+  /// The connection, after its one reply; empty if it was shut down by then.
+  sys::UniqueFd release() {
+    timed_.disarm();
+    return timed_.expired() ? sys::UniqueFd() : sys::UniqueFd(descriptor_.release());
   }
 
  private:
@@ -124,13 +135,36 @@ asio::awaitable<Result<LauncherReply>> LauncherClient::ask(LauncherRequest reque
                                                            std::chrono::milliseconds patience) {
   const auto executor = co_await asio::this_coro::executor;
   Exchange exchange(executor);
-  const auto begun =
-      co_await exchange.begin(socket_path_, request, deadlines_, std::chrono::steady_clock::now() + patience);
+  auto idle = take_idle();
+  const auto begun = co_await exchange.begin(socket_path_, request, deadlines_,
+                                             std::chrono::steady_clock::now() + patience, std::move(idle));
   if (!begun) co_return std::unexpected(begun.error());
   auto reply = co_await exchange.next();
-  if (reply && reply->status != LauncherStatus::bad_request && reply->session != request.session)
+  if (!reply || reply->status == LauncherStatus::bad_request) co_return reply;
+  if (reply->session != request.session)
     co_return server_error(ErrorCode::internal, "the launcher answered about another session");
+  keep_idle(exchange.release());
   co_return reply;
+}
+
+sys::UniqueFd LauncherClient::take_idle() {
+  for (;;) {
+    sys::UniqueFd connection;
+    {
+      const std::lock_guard lock(mutex_);
+      if (idle_.empty()) return connection;
+      connection = std::move(idle_.back());
+      idle_.pop_back();
+    }
+    char any = 0;
+    if (::recv(connection.get(), &any, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN) return connection;
+  }
+}
+
+void LauncherClient::keep_idle(sys::UniqueFd connection) {
+  if (!connection) return;
+  const std::lock_guard lock(mutex_);
+  if (idle_.size() < kMostIdle) idle_.push_back(std::move(connection));
 }
 
 asio::awaitable<Result<std::vector<LauncherReply>>> LauncherClient::list(std::chrono::milliseconds patience) {

@@ -1,11 +1,12 @@
-// The gateway's side of the launcher's socket: one fixed struct out, one back, per
-// connection. A launcher that is away is an ordinary error here (launcher_unavailable), never
+// The gateway's side of the launcher's socket: one fixed struct out, one back; a connection is
+// kept for the next request. A launcher that is away is an ordinary error here (launcher_unavailable), never
 // a reason to lose a session. Coroutines run on the executor of their caller.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,15 @@ class LauncherClient {
                                       std::function<void(const wire::LauncherReply&)> ended);
 
  private:
+  /// A connection that nothing is asked on, if there is one that the launcher has not closed.
+  sys::UniqueFd take_idle();
+  void keep_idle(sys::UniqueFd connection);
+
+  static constexpr std::size_t kMostIdle = 4;
   const std::string socket_path_;
   async::DeadlineQueue& deadlines_;
+  std::mutex mutex_;
+  std::vector<sys::UniqueFd> idle_;
 };
 
 /// Connects a unix socket without blocking. EAGAIN in the error means that the listener's

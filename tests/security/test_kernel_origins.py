@@ -278,9 +278,9 @@ def test_stopped_zygote_does_not_hold_up_sessions(deployments, new_session):
 
 def test_a_kernel_that_does_not_come_holds_up_no_pause(deployments, new_session):
     """Init counts the time of a kernel that is on its way also where no run waits for it."""
-    wait_for_zygotes(deployments["zygote"])
-    for _ in range(2):  # the image is the usual one: sessions without a kernel are kept of it
-        new_session("zygote").run("1")
+    # Until the zygote is there; and the image is the usual one then, so sessions without a kernel are kept of it.
+    host.wait_until(lambda: new_session("zygote").run("1")["kernel_origin"] == "zygote", 30, "a kernel from a zygote")
+    new_session("zygote").run("1")
     host.wait_until(lambda: "bare" in "".join(os.listdir(deployments["zygote"].runtime / "sessions")), 30, "a bare session")
     time.sleep(0.2)  # its init is asked to expect a kernel
     stopped = zygotes(deployments["zygote"])["min"]

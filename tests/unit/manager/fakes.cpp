@@ -551,7 +551,12 @@ std::size_t FakeLauncher::count() {
 
 void FakeLauncher::serve(int fd) {
   wire::LauncherRequest request;
-  if (::recv(fd, &request, sizeof request, 0) != static_cast<ssize_t>(sizeof request)) return;
+  while (::recv(fd, &request, sizeof request, 0) == static_cast<ssize_t>(sizeof request)) {
+    if (!serve_one(fd, request)) return;
+  }
+}
+
+bool FakeLauncher::serve_one(int fd, const wire::LauncherRequest& request) {
   if (request.op == wire::LauncherOp::watch) {
     {
       const std::lock_guard lock(mutex_);
@@ -562,7 +567,7 @@ void FakeLauncher::serve(int fd) {
     --watchers;
     const std::lock_guard lock(mutex_);
     std::erase(watching_, fd);
-    return;
+    return false;
   }
   if (request.op == wire::LauncherOp::list) {
     ++lists;
@@ -575,10 +580,10 @@ void FakeLauncher::serve(int fd) {
     end.status = LauncherStatus::end_of_list;
     all.push_back(end);
     for (const auto& reply : all) (void)::send(fd, &reply, sizeof reply, MSG_NOSIGNAL);
-    return;
+    return true;
   }
   const LauncherReply reply = handle(request);
-  (void)::send(fd, &reply, sizeof reply, MSG_NOSIGNAL);
+  return ::send(fd, &reply, sizeof reply, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof reply);
 }
 
 LauncherReply FakeLauncher::handle(const wire::LauncherRequest& request) {

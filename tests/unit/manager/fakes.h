@@ -125,6 +125,7 @@ class FakeLauncher {
     std::shared_ptr<FakeInit> init;
   };
   void serve(int fd);
+  bool serve_one(int fd, const wire::LauncherRequest& request);
   wire::LauncherReply handle(const wire::LauncherRequest& request);
 
   const std::string runtime_dir_;
