@@ -550,6 +550,7 @@ std::size_t FakeLauncher::count() {
 }
 
 void FakeLauncher::serve(int fd) {
+  ++connections;
   wire::LauncherRequest request;
   while (::recv(fd, &request, sizeof request, 0) == static_cast<ssize_t>(sizeof request)) {
     if (!serve_one(fd, request)) return;

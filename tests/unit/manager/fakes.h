@@ -117,6 +117,7 @@ class FakeLauncher {
   std::atomic<wire::LauncherStatus> create_status{wire::LauncherStatus::ok};
   std::atomic<int> creates{0};
   std::atomic<int> watchers{0};
+  std::atomic<int> connections{0};
   std::atomic<int> lists{0};  // asked for so far: a manager that took stock
 
  private:

@@ -17,6 +17,22 @@ bool check_of(const Readiness& readiness, const std::string& name) {
 
 }  // namespace
 
+TEST_CASE("requests to the launcher share a connection, and a launcher that comes back gets a new one", "[manager]") {
+  World world;
+  (void)world.create();
+  const int before = world.launcher->connections;
+  for (int i = 0; i < 5; ++i) {
+    const auto session = world.create();
+    REQUIRE(world.run(world.manager->remove("alice", session.id)));
+  }
+  CHECK(world.launcher->connections <= before + 1);  // one more while the pool is adjusted
+  world.launcher->go_away();
+  world.launcher->come_back();
+  const auto session = world.create();
+  REQUIRE(world.run(world.manager->remove("alice", session.id)));
+  CHECK(world.launcher->connections > before);
+}
+
 TEST_CASE("a restart keeps live sessions and marks the others lost", "[manager]") {
   World world;
   const auto kept = world.create();
