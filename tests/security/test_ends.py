@@ -119,7 +119,9 @@ def test_a_thousand_random_ends(own, image):
     assert done["killed"] >= KILLS, done
     own.assert_alive()
     after = at_rest(own)
-    assert {name: (before[name], after[name]) for name in before if after[name] > before[name] + 2} == {}
+    # The gateway keeps up to four connections to the launcher.
+    more = {name: 4 if name == "launcher descriptors" else 2 for name in before}
+    assert {name: (before[name], after[name]) for name in before if after[name] > before[name] + more[name]} == {}
     assert first.get("/v1/sessions").ok()["total"] == 0
     session = Session.create(first, image=image)
     assert session.run("print('as before')")["stdout"] == "as before\n"
