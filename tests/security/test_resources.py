@@ -89,7 +89,7 @@ def test_processor_quota(make_session):
     """Half a processor is half a processor."""
     session = make_session(limits={"cpus": 0.5})
     record = session.command("timeout 2 sh -c 'while :; do :; done'; true", timeout_s=20)
-    assert record["cpu_ms"] < 1500, record["cpu_ms"]
+    assert record["cpu_ms"] < record["duration_ms"] / 2 + 500, record  # a busy machine ends it late
 
 
 @pytest.mark.parametrize("cpus", [0.5, 1, 2, 1000])
